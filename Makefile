@@ -1,0 +1,49 @@
+# mobikectl: two commands do everything on a fresh Debian 12 machine (root):
+#   make lab     runs the main job on real charons and shows the result
+#   make test    runs every check
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= /usr/bin/python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+OUT    ?= out
+
+APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
+
+.PHONY: help setup venv system lint types unit fuzz lab lab-kernel test bench clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
+
+system: ## install the Debian packages that the lab needs
+	@packaging/install-system $(APT_PACKAGES)
+
+venv: $(VENV)/.ready ## the virtual environment, from the exact versions in requirements.lock
+
+$(VENV)/.ready: requirements.lock pyproject.toml | system
+	@echo "== virtual environment"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+setup: system venv
+
+lint: venv ## ruff: format and rules
+	@echo "== ruff"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: venv ## mypy --strict
+	@echo "== mypy"
+	$(BIN)/mypy
+
+unit: venv ## unit, contract, vector, property and real-charon tests
+	@echo "== tests"
+	$(BIN)/python -m pytest -n 4 --dist loadgroup tests
+
+clean: ## remove what was built
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

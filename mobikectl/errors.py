@@ -1,0 +1,113 @@
+"""One tree of errors. Each says what is wrong, and its ``hint`` says what to do next.
+
+Exit codes of the command line are documented here and nowhere else (`EXIT_CODES` is what the
+reference documentation is made from).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class MobikectlError(Exception):
+    """The root. Raise a subclass.
+
+    ``message``: one line: what, where, what was expected. ``hint``: what the reader can do about it.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(MobikectlError):
+    """A configuration file or value that cannot be used."""
+
+    exit_code = 3
+
+
+class CharonError(MobikectlError):
+    """Something between mobikectl and charon."""
+
+    exit_code = 4
+
+
+class CharonUnreachableError(CharonError):
+    """charon's VICI socket refuses, is missing, or was closed."""
+
+
+class CharonTimeoutError(CharonError):
+    """charon is there but did not answer before the deadline: it hangs or is overloaded."""
+
+
+class CharonRefusedError(CharonError):
+    """charon understood the command and said no (or found nothing that matches)."""
+
+
+class NetlinkError(MobikectlError):
+    """The kernel refused a netlink request or the socket failed."""
+
+    exit_code = 5
+
+
+class NoRouteError(NetlinkError):
+    """The kernel has no route for what was asked (ENETUNREACH, EHOSTUNREACH)."""
+
+
+class NotFoundError(MobikectlError):
+    """No IKE_SA, node or other named thing matches what was asked for."""
+
+    exit_code = 6
+
+
+class MoveError(MobikectlError):
+    """A move was not carried out, or was undone because it did not verify."""
+
+    exit_code = 7
+
+
+class LabError(MobikectlError):
+    """The lab could not be built or a scenario could not be run to its end."""
+
+    exit_code = 8
+
+
+class DecodeError(MobikectlError):
+    """Bytes (or JSON) that are not what they claim to be: the one error of `mobikectl.wire`."""
+
+    exit_code = 9
+
+
+class SidecarError(MobikectlError):
+    """The running sidecar cannot be reached or refused a request."""
+
+    exit_code = 10
+
+
+class PrivilegeError(MobikectlError):
+    """A capability or root is missing."""
+
+    exit_code = 11
+
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "internal error: please report it",
+    2: "usage: the command line was wrong",
+    ConfigError.exit_code: "configuration: the file or a value in it cannot be used",
+    CharonError.exit_code: "charon: not reachable, no answer, or it refused",
+    NetlinkError.exit_code: "netlink: the kernel refused, or there is no route",
+    NotFoundError.exit_code: "not found: no IKE_SA, node or scenario matches",
+    MoveError.exit_code: "move: not carried out, or undone because it did not verify",
+    LabError.exit_code: "lab: could not be built, or a scenario failed",
+    DecodeError.exit_code: "decode: the bytes are not what they claim to be",
+    SidecarError.exit_code: "sidecar: not running, not reachable, or it refused",
+    PrivilegeError.exit_code: "privilege: root or a capability is missing",
+}
+"""What each exit code of the command line means."""
