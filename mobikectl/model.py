@@ -245,10 +245,12 @@ class IkeSa:
 
 @dataclass(frozen=True, slots=True)
 class NetState:
-    """The host's network at one moment. Maps are read-only; `generation` grows with each change,
-    so that two states can be compared without looking inside. Routes are not in it (a full table
-    would be); `route_generation` grows whenever a route or rule changed, and who needs a route
-    asks the kernel (RTM_GETROUTE)."""
+    """The host's network at one moment.
+
+    Maps are read-only; `generation` grows with each change, so that two states can be compared
+    without looking inside. Routes are not in it (a full table may be 100,000); `route_generation`
+    grows whenever a route or rule changed, and who needs a route asks the kernel (RTM_GETROUTE).
+    """
 
     links: Mapping[int, Link] = field(default_factory=lambda: MappingProxyType({}))
     addresses: frozenset[Address] = frozenset()
