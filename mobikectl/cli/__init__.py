@@ -1,0 +1,84 @@
+"""The command line. One file per command group; each is imported only when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from mobikectl import __version__
+from mobikectl.errors import MobikectlError
+
+COMMANDS: dict[str, str] = {
+    "config": "mobikectl.cli.config:config",
+    "decode": "mobikectl.cli.decode:decode",
+    "doctor": "mobikectl.cli.doctor:doctor",
+    "encode": "mobikectl.cli.decode:encode",
+    "lab": "mobikectl.cli.lab:lab",
+    "links": "mobikectl.cli.show:links",
+    "monitor": "mobikectl.cli.monitor:monitor",
+    "paths": "mobikectl.cli.show:paths",
+    "run": "mobikectl.cli.run:run",
+    "sas": "mobikectl.cli.show:sas",
+    "simulate": "mobikectl.cli.simulate:simulate",
+    "status": "mobikectl.cli.show:status",
+    "switch": "mobikectl.cli.switch:switch",
+}
+"""Command -> "module:attribute" that holds it."""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for: `mobikectl sas` should not pay
+    for the lab's imports."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """Return every command's name."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Given a command's name, return the command, or None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="mobikectl")
+def root() -> None:
+    """Traffic control for IKEv2 VPN gateways and clients.
+
+    Watches links, addresses and routes, talks to strongSwan's charon over VICI, and moves IKE_SAs
+    to the best path without re-establishing anything (RFC 4555).
+    """
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with a documented code (`mobikectl.errors.EXIT_CODES`)."""
+    try:
+        root.main(standalone_mode=False)
+    except click.exceptions.Exit as leave:
+        sys.exit(leave.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("mobikectl: stopped", err=True)
+        sys.exit(130)
+    except MobikectlError as error:
+        _complain(error)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    sys.exit(0)
+
+
+def _complain(error: MobikectlError) -> None:
+    click.echo(f"mobikectl: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"  what to do: {error.hint}", err=True)
