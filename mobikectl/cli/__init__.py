@@ -31,8 +31,10 @@ COMMANDS: dict[str, str] = {
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported when they are asked for: `mobikectl sas` should not pay
-    for the lab's imports."""
+    """A group whose commands are imported when they are asked for.
+
+    `mobikectl sas` should not pay for the lab's imports.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         """Return every command's name."""
@@ -60,9 +62,7 @@ def root() -> None:
 def main() -> NoReturn:
     """Run the command line and exit with a documented code (`mobikectl.errors.EXIT_CODES`)."""
     try:
-        root.main(standalone_mode=False)
-    except click.exceptions.Exit as leave:
-        sys.exit(leave.exit_code)
+        code = root.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -75,7 +75,7 @@ def main() -> NoReturn:
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _complain(error: MobikectlError) -> None:

@@ -1,0 +1,98 @@
+"""How the command line shows things: tables and colours for people, JSON for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+console = Console(highlight=False)
+"""Where tables go: standard output, without colours when it is not a terminal."""
+
+
+def json_option(function: Command) -> Command:
+    """Add ``--json`` (the argument ``as_json``) to a command."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
+
+
+def plain(value: Any) -> Any:
+    """Given a value of the model, return what JSON can hold: addresses and paths as strings."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as indented JSON."""
+    click.echo(json.dumps(plain(value), indent=2))
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", empty: str = ""
+) -> None:
+    """Print a table, or ``empty`` where there are no rows.
+
+    Cells are text as it is (markup in it is shown, not obeyed), or rich renderables.
+    """
+    table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) if isinstance(cell, str) else _cell(cell) for cell in row))
+    if table.row_count == 0 and empty:
+        console.print(empty)
+        return
+    console.print(table)
+
+
+def _cell(cell: object) -> Any:
+    return cell if hasattr(cell, "__rich_console__") or hasattr(cell, "__rich__") else escape(str(cell))
+
+
+def coloured(text: str, style: str) -> Text:
+    """Given a text and a rich style, return it as a cell for `print_table`."""
+    return Text(text, style=style)
+
+
+def human_bytes(count: float) -> str:
+    """Given a number of bytes, return it for people (``1.4 MiB``)."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1024 or unit == "TiB":
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def human_seconds(seconds: float) -> str:
+    """Given seconds, return them for people (``3h 20m``, ``4.2s``, ``35ms``)."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f}ms"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {rest:02d}s"
