@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Iterator, Mapping
 
 logger = logging.getLogger("mobikectl")
 
@@ -105,7 +105,7 @@ class EventLog:
         events = list(self._ring)
         return events if limit is None else events[-limit:] if limit else []
 
-    async def follow(self, *, backlog: int = 0) -> AsyncIterator[Event]:
+    async def follow(self, *, backlog: int = 0) -> AsyncGenerator[Event, None]:
         """Yield up to ``backlog`` past events, then each new one, until cancelled or closed."""
         follower = _Follower(self.recent(backlog))
         self._followers.add(follower)

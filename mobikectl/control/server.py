@@ -1,0 +1,104 @@
+"""The sidecar's side of the control socket."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, Protocol
+
+from aiohttp import web
+
+from mobikectl.control.sockets import SOCKET_MODE, claim
+from mobikectl.errors import MobikectlError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from mobikectl.observe.events import EventLog
+
+MAX_BODY = 64 * 1024
+MAX_BACKLOG = 10_000
+
+
+class ControlApi(Protocol):
+    """What the sidecar offers on its control socket."""
+
+    events: EventLog
+
+    def healthy(self) -> Mapping[str, Any]:
+        """Return ``{"ok": bool, ...}`` with what is wrong."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the whole state, JSON-able."""
+
+    async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
+
+
+@contextlib.asynccontextmanager
+async def serve(api: ControlApi, path: Path) -> AsyncIterator[None]:
+    """Serve ``api`` on the unix socket ``path`` while the context lasts. Raise SidecarError."""
+    claim(path)
+    app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors_as_json])
+    handlers = _Handlers(api)
+    app.router.add_get("/healthz", handlers.healthz)
+    app.router.add_get("/state", handlers.state)
+    app.router.add_get("/events", handlers.events)
+    app.router.add_post("/switch", handlers.switch)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, path).start()
+        path.chmod(SOCKET_MODE)
+        yield
+    finally:
+        await runner.cleanup()
+        path.unlink(missing_ok=True)
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamResponse:
+    try:
+        response: web.StreamResponse = await handler(request)
+    except MobikectlError as error:
+        body = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        return web.json_response(body, status=409)
+    return response
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, default=str)
+
+
+class _Handlers:
+    def __init__(self, api: ControlApi) -> None:
+        self._api = api
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        health = self._api.healthy()
+        return web.json_response(dict(health), status=200 if health.get("ok") else 503, dumps=_dumps)
+
+    async def state(self, _request: web.Request) -> web.Response:
+        return web.json_response(dict(self._api.state()), dumps=_dumps)
+
+    async def switch(self, request: web.Request) -> web.Response:
+        try:
+            body = await request.json()
+        except json.JSONDecodeError as error:
+            raise web.HTTPBadRequest(text=f"not JSON: {error}") from error
+        if not isinstance(body, dict):
+            raise web.HTTPBadRequest(text="expected a JSON object")
+        return web.json_response(dict(await self._api.switch(body)), dumps=_dumps)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        try:
+            backlog = min(max(int(request.query.get("backlog", "0")), 0), MAX_BACKLOG)
+        except ValueError as error:
+            raise web.HTTPBadRequest(text="backlog: expected a whole number") from error
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        async with contextlib.aclosing(self._api.events.follow(backlog=backlog)) as following:
+            async for event in following:
+                await response.write(event.as_json().encode() + b"\n")
+        return response

@@ -1,0 +1,150 @@
+"""The control socket, served and used over a real unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mobikectl.control import ControlClient, serve
+from mobikectl.errors import MoveError, SidecarError
+from mobikectl.observe.events import EventLog, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class Api:
+    def __init__(self) -> None:
+        self.events = EventLog()
+        self.ok = True
+        self.requests: list[Mapping[str, Any]] = []
+
+    def healthy(self) -> dict[str, Any]:
+        return {"ok": self.ok}
+
+    def state(self) -> dict[str, Any]:
+        return {"sas": [], "address": "198.18.0.1"}
+
+    async def switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self.requests.append(request)
+        if request["to"] == "slow":
+            await asyncio.sleep(60)
+        if request["to"] == "bad":
+            raise MoveError("the peer did not follow", hint="look at its log")
+        return {"outcome": "verified"}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "control.sock"
+
+
+async def test_state_health_and_switch_come_back(path: Path) -> None:
+    api = Api()
+    async with serve(api, path), ControlClient(path) as client:
+        assert (await client.state())["address"] == "198.18.0.1"
+        assert await client.health() == {"ok": True}
+        assert await client.switch({"to": "198.18.0.2"}, timeout=5) == {"outcome": "verified"}
+    assert api.requests == [{"to": "198.18.0.2"}]
+
+
+async def test_an_unhealthy_sidecar_still_answers_and_says_so_by_its_status(path: Path) -> None:
+    api = Api()
+    api.ok = False
+    async with serve(api, path), ControlClient(path) as client:
+        assert await client.health() == {"ok": False}
+        async with client._session.get("/healthz") as answer:
+            assert answer.status == 503
+
+
+async def test_a_refusal_arrives_as_the_same_error_with_its_hint(path: Path) -> None:
+    async with serve(Api(), path), ControlClient(path) as client:
+        with pytest.raises(MoveError) as caught:
+            await client.switch({"to": "bad"}, timeout=5)
+    assert caught.value.hint == "look at its log"
+
+
+async def test_an_answer_that_does_not_come_ends_at_the_deadline(path: Path) -> None:
+    async with serve(Api(), path), ControlClient(path) as client:
+        with pytest.raises(SidecarError, match="in time"):
+            await client.switch({"to": "slow"}, timeout=0.05)
+
+
+async def test_events_are_followed_from_the_backlog_on(path: Path) -> None:
+    api = Api()
+    api.events.record(Source.NETLINK, "link-down", "eth0")
+    async with asyncio.timeout(5), serve(api, path), ControlClient(path) as client:
+        async with contextlib.aclosing(client.events(backlog=5)) as events:
+            assert (await anext(events))["name"] == "link-down"
+            api.events.record(Source.ACTION, "move", "moved")
+            assert (await anext(events))["source"] == "action"
+
+
+@pytest.mark.parametrize("body", ["{", "[]", '"text"'])
+async def test_a_body_that_is_no_object_is_refused(path: Path, body: str) -> None:
+    async with serve(Api(), path), ControlClient(path) as client:
+        async with client._session.post("/switch", data=body) as answer:
+            assert answer.status == 400
+
+
+async def test_a_body_beyond_the_limit_is_refused(path: Path) -> None:
+    async with serve(Api(), path), ControlClient(path) as client:
+        async with client._session.post("/switch", data=json.dumps({"to": "x" * 100_000})) as answer:
+            assert answer.status == 413
+
+
+async def test_the_socket_is_closed_to_others_and_goes_with_the_sidecar(path: Path) -> None:
+    async with serve(Api(), path):
+        assert path.stat().st_mode & 0o777 == 0o660
+        assert path.parent.stat().st_mode & 0o007 == 0
+    assert not path.exists()
+
+
+async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(path: Path) -> None:
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    async with serve(Api(), path):
+        with pytest.raises(SidecarError, match="another sidecar"):
+            async with serve(Api(), path):
+                pass
+        async with ControlClient(path) as client:
+            assert (await client.health())["ok"]
+
+
+async def test_a_file_in_the_way_is_not_removed(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("precious")
+    with pytest.raises(SidecarError, match="not a socket"):
+        async with serve(Api(), path):
+            pass
+    assert path.read_text() == "precious"
+
+
+async def test_without_a_sidecar_the_error_says_how_to_start_one(path: Path) -> None:
+    with pytest.raises(SidecarError) as caught:
+        async with ControlClient(path):
+            pass
+    assert "mobikectl run" in caught.value.hint
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a socket away needs root")
+async def test_a_socket_of_another_user_is_not_trusted(path: Path) -> None:
+    async with serve(Api(), path):
+        os.chown(path, 12345, 12345)
+        with pytest.raises(SidecarError, match="belongs to user 12345"):
+            async with ControlClient(path):
+                pass
+
+
+async def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SidecarError, match="107 bytes"):
+        async with serve(Api(), tmp_path / ("x" * 120)):
+            pass
