@@ -1,0 +1,1 @@
+"""Pure decisions: given what is known, what should be done. No I/O, no clock, no asyncio."""

@@ -1,0 +1,1 @@
+"""Adapters that find out whether one path works: one probe of one path, with a deadline."""
