@@ -50,6 +50,10 @@ class CharonRefusedError(CharonError):
     """charon understood the command and said no (or found nothing that matches)."""
 
 
+class CharonProtocolError(CharonError):
+    """What was received on a VICI socket is not VICI: another program or an incompatible version."""
+
+
 class NetlinkError(MobikectlError):
     """The kernel refused a netlink request or the socket failed."""
 
@@ -79,9 +83,20 @@ class LabError(MobikectlError):
 
 
 class DecodeError(MobikectlError):
-    """Bytes (or JSON) that are not what they claim to be: the one error of `mobikectl.wire`."""
+    """Bytes (or JSON) that are not what they claim to be: the one error of `mobikectl.wire`.
+
+    ``offset``: the octet of the input where it went wrong (None when there is no such octet, as with
+    JSON); ``expected``: what should have been there.
+    """
 
     exit_code = 9
+
+    def __init__(
+        self, message: str, *, hint: str = "", offset: int | None = None, expected: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.offset = offset
+        self.expected = expected
 
 
 class SidecarError(MobikectlError):
