@@ -189,6 +189,10 @@ class Counters:
     packets_in: int = 0
     bytes_out: int = 0
     packets_out: int = 0
+    idle_in_s: float | None = None
+    """Seconds since the last inbound packet (charon's ``use-in``); None: there was none."""
+    idle_out_s: float | None = None
+    """Seconds since the last outbound packet (``use-out``)."""
 
 
 @dataclass(frozen=True, slots=True)

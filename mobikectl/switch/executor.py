@@ -1,0 +1,283 @@
+"""Carries out moves of IKE_SAs within this host, verifies each, and undoes those that do not verify.
+
+The order is make-before-break: the steering route to the new path is put in place (atomically over an
+old one), charon updates the IKE_SA (RFC 4555 section 3.5), and only when IKE_SA, CHILD_SAs and data
+plane were seen on the new path is the move called verified. Until then the old way can be given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from mobikectl.errors import CharonError, MoveError, NetlinkError, NotFoundError, PrivilegeError
+from mobikectl.model import ChildState, IkeState
+from mobikectl.observe.events import Source
+from mobikectl.switch.moves import DataPlane, Mechanism, Move, MoveState, plan_move
+from mobikectl.switch.verification import ChildCheck, TunnelProbe, judge_data_plane
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mobikectl.model import IkeSa, IpAddress, Path
+    from mobikectl.observe.events import EventLog
+    from mobikectl.switch.steering import Steer, Steering
+
+HISTORY = 1000
+"""Moves that are remembered."""
+
+UNDO_S = 3.0
+"""How long the old path is waited for after it was given back."""
+
+
+class SaView(Protocol):
+    """What the executor needs of the model of charon's SAs."""
+
+    def find(self, uniqueid: int) -> IkeSa | None:
+        """Given an id that the SA has or had before a rekey, return the SA as it is now, or None."""
+
+    async def refresh(self, uniqueid: int) -> IkeSa | None:
+        """Ask charon for one SA with its children and counters, bring the model in step, return it.
+
+        Raise CharonError.
+        """
+
+    async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        """Wait, at most ``timeout`` seconds, until ``predicate`` is true; return whether it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MoveOrder:
+    """What is to be moved where, and why."""
+
+    sa: int
+    path: Path
+    cause: str
+    timeout_s: float = 5.0
+    """The move has to be verified within this time."""
+    give_back: bool = True
+    """Whether the old path is worth going back to. False when it is known to be gone."""
+
+
+class MoveExecutor:
+    """Carries out one move at a time for each peer address. Owned by the sidecar."""
+
+    def __init__(
+        self,
+        sas: SaView,
+        steering: Steering,
+        events: EventLog,
+        *,
+        child_check: ChildCheck | None = None,
+        tunnel_probe: TunnelProbe | None = None,
+        data_plane_s: float = 1.0,
+    ) -> None:
+        self._sas = sas
+        self._steering = steering
+        self._events = events
+        self._child_check = child_check
+        self._tunnel_probe = tunnel_probe
+        self._data_plane_s = data_plane_s
+        self._locks: dict[IpAddress, asyncio.Lock] = {}
+        self._history: list[Move] = []
+        self._number = 0
+
+    @property
+    def history(self) -> tuple[Move, ...]:
+        """The newest moves, oldest first."""
+        return tuple(self._history)
+
+    async def move(self, order: MoveOrder) -> Move:
+        """Carry out an order and return the record of the move, which has ended: verified, undone or failed.
+
+        Raise NotFoundError: no such SA. Raise MoveError: the SA cannot be moved this way at all.
+        """
+        sa = self._require(order)
+        lock = self._locks.setdefault(order.path.remote, asyncio.Lock())
+        async with lock:
+            sa = self._require(order)
+            self._number += 1
+            move = plan_move(
+                self._number,
+                sa=sa.uniqueid,
+                name=sa.name,
+                before=sa.path,
+                after=order.path,
+                mechanism=Mechanism.ROUTE,
+                cause=order.cause,
+                at=time.monotonic(),
+            )
+            self._tell(move)
+            move = await self._carry_out(move, order)
+        self._history = [*self._history[-HISTORY + 1 :], move]
+        return move
+
+    def _require(self, order: MoveOrder) -> IkeSa:
+        sa = self._sas.find(order.sa)
+        if sa is None:
+            raise NotFoundError(
+                f"there is no IKE_SA {order.sa}", hint="`mobikectl sas` lists those that there are"
+            )
+        if sa.state not in {IkeState.ESTABLISHED, IkeState.REKEYING}:
+            raise MoveError(
+                f"IKE_SA {order.sa} is {sa.state.value}, only an established one can be moved",
+                hint="wait until it is established",
+            )
+        if sa.path.family != order.path.family and sa.behind_nat:
+            raise MoveError(
+                f"IKE_SA {order.sa} is behind a NAT and cannot change its address family",
+                hint="choose an address of the same family",
+            )
+        return sa
+
+    async def _carry_out(self, move: Move, order: MoveOrder) -> Move:
+        deadline = time.monotonic() + order.timeout_s
+        traffic = await self._sample(move)
+        if isinstance(traffic, str):
+            return self._step(move, MoveState.FAILED, traffic)
+        try:
+            before = await self._steering.point(order.path)
+        except (NetlinkError, PrivilegeError) as error:
+            return self._step(move, MoveState.FAILED, str(error))
+        try:
+            return await self._follow_up(move, order, before, traffic, deadline)
+        except asyncio.CancelledError:
+            # The sidecar is stopping in the middle of a move: what was in force before is put back.
+            await self._steering.restore(order.path.remote, before)
+            raise
+
+    async def _follow_up(
+        self, move: Move, order: MoveOrder, before: Steer | None, traffic: IkeSa, deadline: float
+    ) -> Move:
+        move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
+        problem = await self._await_path(move, deadline)
+        if problem is None:
+            move = self._step(move, MoveState.MOVED, "the IKE_SA is on the new path")
+            problem = await self._await_children(move, deadline)
+        if problem is None:
+            data_plane = await self._data_plane(move, traffic)
+            move = replace(move, data_plane=data_plane)
+            if data_plane is not DataPlane.SILENT:
+                return self._step(move, MoveState.VERIFIED, f"data plane: {data_plane.value}")
+            problem = f"no packet came in over the new path within {self._data_plane_s:g} s"
+        return await self._undo(move, order, before, problem)
+
+    async def _sample(self, move: Move) -> IkeSa | str:
+        """Return the SA with its counters before the move, or what is wrong."""
+        try:
+            sa = await self._sas.refresh(move.sa)
+        except CharonError as error:
+            return str(error)
+        return sa if sa is not None else "the IKE_SA went away"
+
+    async def _await_path(self, move: Move, deadline: float) -> str | None:
+        """Wait until the IKE_SA is on the new path; return None, or what is wrong."""
+
+        def settled() -> bool:
+            sa = self._sas.find(move.sa)
+            return sa is None or sa.path == move.after
+
+        if not await self._sas.wait(settled, max(0.0, deadline - time.monotonic())):
+            return (
+                "charon did not move the IKE_SA in time (the peer did not answer, or prefer_best_path is off)"
+            )
+        return None if self._sas.find(move.sa) is not None else "the IKE_SA went away"
+
+    async def _await_children(self, move: Move, deadline: float) -> str | None:
+        """Ask charon and the kernel whether the CHILD_SAs followed; return None, or what is wrong."""
+        problem: str | None = None
+        while True:
+            try:
+                sa = await self._sas.refresh(move.sa)
+            except CharonError as error:
+                return str(error)
+            if sa is None:
+                return "the IKE_SA went away"
+            problem = self._children_problem(sa, move) or await self._kernel_problem(sa, move)
+            if problem is None or time.monotonic() >= deadline:
+                return problem
+            await self._sas.wait(lambda seen=sa: self._sas.find(move.sa) is not seen, 0.05)  # type: ignore[misc]
+
+    def _children_problem(self, sa: IkeSa, move: Move) -> str | None:
+        if sa.path != move.after:
+            return f"charon went on to {sa.path}"
+        lost = [child.name for child in sa.children if child.state not in LIVE_CHILD]
+        if lost:
+            return f"CHILD_SA {', '.join(lost)} is not installed"
+        return None
+
+    async def _kernel_problem(self, sa: IkeSa, move: Move) -> str | None:
+        if self._child_check is None:
+            return None
+        return await self._child_check(sa, move.after)
+
+    async def _data_plane(self, move: Move, traffic: IkeSa) -> DataPlane:
+        """Watch the counters (and the probe inside the tunnel, if there is one) for a while."""
+        deadline = time.monotonic() + self._data_plane_s
+        if self._tunnel_probe is not None and await self._tunnel_probe(self._data_plane_s):
+            return DataPlane.ANSWERED
+        baseline: IkeSa | None = None
+        while True:
+            try:
+                sa = await self._sas.refresh(move.sa)
+            except CharonError:
+                return DataPlane.UNKNOWN  # charon's trouble is no proof against the path
+            if sa is None:
+                return DataPlane.SILENT
+            baseline = baseline or sa
+            verdict = judge_data_plane(traffic, baseline, sa, over=time.monotonic() >= deadline)
+            if verdict is not None:
+                return verdict
+            await asyncio.sleep(min(0.02, self._data_plane_s / 10))
+
+    async def _undo(self, move: Move, order: MoveOrder, before: Steer | None, problem: str) -> Move:
+        move = self._step(move, MoveState.UNDOING, problem)
+        try:
+            await self._steering.restore(order.path.remote, before)
+        except (NetlinkError, PrivilegeError) as error:
+            return self._step(move, MoveState.FAILED, f"{problem}; undoing failed too: {error}")
+        if not order.give_back:
+            return self._step(move, MoveState.FAILED, problem)
+
+        def back() -> bool:
+            sa = self._sas.find(move.sa)
+            return sa is None or sa.path != move.after
+
+        await self._sas.wait(back, UNDO_S)
+        sa = self._sas.find(move.sa)
+        if sa is None or sa.path == move.after:
+            return self._step(move, MoveState.FAILED, problem)
+        return self._step(move, MoveState.UNDONE, f"{problem}; back on {sa.path}")
+
+    def _step(self, move: Move, state: MoveState, note: str) -> Move:
+        move = move.to(state, at=time.monotonic(), note=note)
+        self._tell(move)
+        return move
+
+    def _tell(self, move: Move) -> None:
+        state = move.state.value
+        text = f"{move.name}[{move.sa}] {move.before} => {move.after}: {state}"
+        self._events.record(
+            Source.ACTION,
+            f"move-{state}",
+            f"{text} ({move.reason})" if move.reason else text,
+            at=move.steps[-1].at,
+            data={
+                "move": move.number,
+                "ike_sa": move.sa,
+                "connection": move.name,
+                "before": str(move.before),
+                "after": str(move.after),
+                "cause": move.cause,
+                "mechanism": move.mechanism.value,
+                "data_plane": move.data_plane.value,
+                "duration_s": round(move.duration_s, 6),
+                "note": move.reason,
+            },
+        )
+
+
+LIVE_CHILD = frozenset({ChildState.INSTALLED, ChildState.REKEYING, ChildState.UPDATING, ChildState.REKEYED})
+"""States of a CHILD_SA that carries traffic, or that another one replaces."""

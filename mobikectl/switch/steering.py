@@ -1,0 +1,152 @@
+"""Steering routes: how stock charon is told which path to use.
+
+A host route to the peer's outer address, through the wanted link and with the wanted source, makes
+charon (``prefer_best_path = yes``) update the IKE_SA's addresses (RFC 4555 section 3.5). There is at
+most one per peer address: its granularity is the peer's outer address, not the IKE_SA.
+
+`Steering` is the one owner of these routes. They carry `mobikectl.model.ROUTE_PROTOCOL`, so that what
+a killed sidecar left is found again: a start takes over those that hold a living SA on its path and
+removes the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mobikectl.errors import NoRouteError
+from mobikectl.model import Path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from mobikectl.model import IpAddress, NetState, Route, RouteAnswer
+
+
+class Lookup(Protocol):
+    """Asks the kernel how it would send (RTM_GETROUTE)."""
+
+    async def __call__(
+        self, dst: IpAddress, *, src: IpAddress | None = None, oif: int | None = None, mark: int = 0
+    ) -> RouteAnswer:
+        """Return the kernel's answer. Raise NoRouteError."""
+
+
+class Routes(Protocol):
+    """Makes and removes host routes of our own protocol number."""
+
+    async def replace(
+        self, dst: IpAddress, *, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None = None
+    ) -> None:
+        """Make or atomically replace the host route to ``dst``. Raise NetlinkError, PrivilegeError."""
+
+    async def remove(self, dst: IpAddress) -> bool:
+        """Remove the host route to ``dst``; return whether there was one."""
+
+    async def list_own(self) -> Sequence[Route]:
+        """Return every route with our protocol number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """A steering route: the path it holds, and the way out that it names."""
+
+    path: Path
+    gateway: IpAddress | None
+    oif: int
+
+
+class Steering:
+    """The owner of all steering routes of this host."""
+
+    def __init__(self, routes: Routes, lookup: Lookup, net: Callable[[], NetState]) -> None:
+        self._routes = routes
+        self._lookup = lookup
+        self._net = net
+        self._steers: dict[IpAddress, Steer] = {}
+
+    @property
+    def steers(self) -> tuple[Steer, ...]:
+        """Every steering route that is in force, as far as we know."""
+        return tuple(self._steers.values())
+
+    def steer_to(self, remote: IpAddress) -> Steer | None:
+        """Given a peer's address, return its steering route, or None."""
+        return self._steers.get(remote)
+
+    async def resolve(self, path: Path) -> Steer:
+        """Given a path, return the steering route that would hold it, without making it.
+
+        Raise NoRouteError: the local address is on no link, or no route leads out of its link.
+        """
+        oif = link_of(self._net(), path.local)
+        if oif is None:
+            raise NoRouteError(
+                f"{path.local} is not an address of this host",
+                hint="`mobikectl links` shows the addresses that there are",
+            )
+        answer = await self._lookup(path.remote, src=path.local, oif=oif)
+        return Steer(path, answer.gateway, answer.oif)
+
+    async def point(self, path: Path) -> Steer | None:
+        """Given a path, install its steering route in place of any other to the same peer address.
+
+        Return the steering route that was there before (None: none). Raise NoRouteError, NetlinkError,
+        PrivilegeError: nothing was changed.
+        """
+        before = self._steers.get(path.remote)
+        await self._install(await self.resolve(path))
+        return before
+
+    async def restore(self, remote: IpAddress, before: Steer | None) -> None:
+        """Given what `point` returned, put it back: the earlier route, or none."""
+        if before is None:
+            await self.release(remote)
+        else:
+            await self._install(before)
+
+    async def release(self, remote: IpAddress) -> bool:
+        """Given a peer's address, remove its steering route; return whether there was one."""
+        self._steers.pop(remote, None)
+        return await self._routes.remove(remote)
+
+    async def release_all(self) -> int:
+        """Remove every steering route of ours; return how many there were."""
+        removed = 0
+        for route in await self._routes.list_own():
+            removed += await self.release(route.dst.network_address)
+        self._steers.clear()
+        return removed
+
+    async def adopt(self, in_use: Iterable[Path]) -> tuple[Steer, ...]:
+        """Given the paths of the living SAs, take over the routes that hold one of them and remove the rest.
+
+        Return the routes that were removed: what a sidecar that was killed left behind.
+        """
+        wanted = {path.remote: path for path in in_use}
+        removed: list[Steer] = []
+        for route in await self._routes.list_own():
+            remote, hop = route.dst.network_address, route.nexthops[0] if route.nexthops else None
+            path = wanted.get(remote)
+            if path is not None and hop is not None and hop.oif is not None and route.prefsrc == path.local:
+                self._steers[remote] = Steer(path, hop.gateway, hop.oif)
+                continue
+            await self.release(remote)
+            if hop is not None and hop.oif is not None and route.prefsrc is not None:
+                removed.append(Steer(Path(route.prefsrc, remote), hop.gateway, hop.oif))
+        return tuple(removed)
+
+    async def _install(self, steer: Steer) -> None:
+        await self._routes.replace(
+            steer.path.remote, gateway=steer.gateway, oif=steer.oif, prefsrc=steer.path.local
+        )
+        self._steers[steer.path.remote] = steer
+
+
+def link_of(net: NetState, local: IpAddress) -> int | None:
+    """Given an address of this host, return the index of the link that has it (a usable one first)."""
+    found = sorted(
+        (address.index for address in net.addresses if address.ip == local),
+        key=lambda index: (index not in net.links or not net.links[index].usable, index),
+    )
+    return found[0] if found else None
