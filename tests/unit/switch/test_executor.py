@@ -1,0 +1,223 @@
+"""The executor against a small world whose charon follows steering routes, or fails to in a chosen way."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mobikectl.errors import CharonTimeoutError, MoveError, NoRouteError, NotFoundError
+from mobikectl.model import ChildSa, ChildState, Counters, IkeSa, IkeState, Path
+from mobikectl.observe.events import EventLog
+from mobikectl.switch.executor import MoveExecutor, MoveOrder
+from mobikectl.switch.moves import DataPlane, MoveState
+from mobikectl.switch.steering import Steer, Steering
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GATEWAY = ip_address("198.18.9.1")
+A, B = ip_address("198.18.1.2"), ip_address("198.18.2.2")
+VIA_A, VIA_B = Path(A, GATEWAY), Path(B, GATEWAY)
+
+
+class World(Steering):
+    """Steering and charon in one: a route to a path moves the SA there, unless the world is broken."""
+
+    def __init__(self) -> None:
+        self.sa: IkeSa | None = IkeSa(
+            7, "home", IkeState.ESTABLISHED, VIA_A, children=(ChildSa(1, "net", ChildState.INSTALLED),)
+        )
+        self.routes: dict[object, Path] = {}
+        self.no_route = self.follows_not = self.dies = self.hangs = False
+        self.children_lost = self.child_elsewhere = False
+        self.traffic: Callable[[Path], bool] = lambda _path: True
+        self.packets = 100
+        self.sent = 100
+        self._changed = asyncio.Event()
+
+    def _set(self, sa: IkeSa | None) -> None:
+        self.sa = sa
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def point(self, path: Path) -> Steer | None:
+        if self.no_route:
+            raise NoRouteError("no route", hint="add one")
+        before = self.routes.get(path.remote)
+        self.routes[path.remote] = path
+        asyncio.get_running_loop().call_later(0.01, self._follow, path)
+        return Steer(before, None, 1) if before else None
+
+    async def restore(self, remote: object, before: Steer | None) -> None:  # type: ignore[override]
+        if before is None:
+            self.routes.pop(remote, None)
+        else:
+            self.routes[remote] = before.path
+        asyncio.get_running_loop().call_later(0.01, self._follow, before.path if before else VIA_A)
+
+    def _follow(self, path: Path) -> None:
+        if self.dies:
+            self._set(None)
+        elif self.sa is not None and not self.follows_not:
+            lost = self.children_lost and path == VIA_B
+            state = ChildState.DELETING if lost else ChildState.INSTALLED
+            self._set(replace(self.sa, path=path, children=(replace(self.sa.children[0], state=state),)))
+
+    def find(self, uniqueid: int) -> IkeSa | None:
+        return self.sa if self.sa is not None and uniqueid == 7 else None
+
+    async def refresh(self, uniqueid: int) -> IkeSa | None:
+        if self.hangs:
+            raise CharonTimeoutError("charon does not answer")
+        if self.sa is None:
+            return None
+        self.sent += 1
+        self.packets += self.traffic(self.sa.path)
+        counters = Counters(packets_in=self.packets, packets_out=self.sent, idle_in_s=0.0)
+        return replace(self.sa, children=tuple(replace(c, counters=counters) for c in self.sa.children))
+
+    async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout):
+                while not predicate():
+                    await self._changed.wait()
+        except TimeoutError:
+            return predicate()
+        return True
+
+    async def kernel_check(self, sa: IkeSa, path: Path) -> str | None:
+        return "CHILD_SA net is still on the old pair" if self.child_elsewhere else None
+
+
+def executor(world: World) -> MoveExecutor:
+    return MoveExecutor(world, world, EventLog(), child_check=world.kernel_check, data_plane_s=0.1)
+
+
+def order(path: Path = VIA_B, *, give_back: bool = True, sa: int = 7) -> MoveOrder:
+    return MoveOrder(sa, path, "a test", timeout_s=0.3, give_back=give_back)
+
+
+async def test_a_move_that_charon_and_data_plane_confirm_is_verified() -> None:
+    world = World()
+    move = await executor(world).move(order())
+    assert [step.state for step in move.steps] == [
+        MoveState.PLANNED,
+        MoveState.REQUESTED,
+        MoveState.MOVED,
+        MoveState.VERIFIED,
+    ]
+    assert move.data_plane is DataPlane.FLOWING
+    assert world.routes == {GATEWAY: VIA_B}
+
+
+async def test_without_a_route_nothing_is_changed() -> None:
+    world = World()
+    world.no_route = True
+    move = await executor(world).move(order())
+    assert (move.state, world.routes) == (MoveState.FAILED, {})
+
+
+async def test_a_charon_that_does_not_follow_gets_its_old_way_back() -> None:
+    world = World()
+    world.follows_not = True
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert "did not move the IKE_SA in time" in move.reason
+    assert world.routes == {}
+
+
+async def test_a_silent_new_path_is_undone_and_the_sa_is_back_where_packets_flow() -> None:
+    world = World()
+    world.traffic = lambda path: path == VIA_A
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert move.data_plane is DataPlane.SILENT
+    assert world.sa is not None
+    assert world.sa.path == VIA_A
+
+
+async def test_a_child_that_does_not_follow_undoes_the_move() -> None:
+    world = World()
+    world.children_lost = True
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert "CHILD_SA net is not installed" in move.reason
+
+
+async def test_an_esp_state_on_the_old_pair_undoes_the_move() -> None:
+    world = World()
+    world.child_elsewhere = True
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert "still on the old pair" in move.reason
+
+
+async def test_the_earlier_steering_route_is_what_an_undo_gives_back() -> None:
+    world = World()
+    works = executor(world)
+    await works.move(order(VIA_B))
+    world.follows_not = True
+    await works.move(order(VIA_A))
+    assert world.routes == {GATEWAY: VIA_B}
+
+
+async def test_an_old_path_that_is_gone_is_not_waited_for() -> None:
+    world = World()
+    world.follows_not = True
+    move = await executor(world).move(order(give_back=False))
+    assert move.state is MoveState.FAILED
+
+
+async def test_an_sa_that_dies_during_the_move_is_reported_as_gone() -> None:
+    world = World()
+    world.dies = True
+    move = await executor(world).move(order())
+    assert move.state is MoveState.FAILED
+    assert "went away" in move.reason
+    assert world.routes == {}
+
+
+async def test_a_charon_that_hangs_before_the_move_is_left_alone() -> None:
+    world = World()
+    world.hangs = True
+    move = await executor(world).move(order())
+    assert (move.state, world.routes) == (MoveState.FAILED, {})
+
+
+async def test_a_cancelled_move_puts_back_what_was_in_force() -> None:
+    world = World()
+    world.follows_not = True
+    task = asyncio.create_task(executor(world).move(order()))
+    await asyncio.sleep(0.05)
+    assert world.routes == {GATEWAY: VIA_B}
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.routes == {}
+
+
+async def test_an_unknown_sa_is_named() -> None:
+    with pytest.raises(NotFoundError, match="no IKE_SA 99"):
+        await executor(World()).move(order(sa=99))
+
+
+async def test_only_an_established_sa_can_be_moved() -> None:
+    world = World()
+    assert world.sa is not None
+    world.sa = replace(world.sa, state=IkeState.CONNECTING)
+    with pytest.raises(MoveError, match="CONNECTING"):
+        await executor(world).move(order())
+
+
+async def test_moves_to_one_peer_come_one_after_the_other() -> None:
+    world = World()
+    works = executor(world)
+    first, second = await asyncio.gather(works.move(order(VIA_B)), works.move(order(VIA_A)))
+    assert first.done
+    assert second.done
+    assert second.steps[0].at >= first.steps[-1].at
+    assert [move.number for move in works.history] == [1, 2]
