@@ -12,10 +12,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from mobikectl.errors import CharonError, MoveError, NetlinkError, NotFoundError, PrivilegeError
+from mobikectl.errors import CharonError, MoveError, NetlinkError, NoRouteError, NotFoundError, PrivilegeError
 from mobikectl.model import ChildState, IkeState
 from mobikectl.observe.events import Source
-from mobikectl.switch.moves import DataPlane, Mechanism, Move, MoveState, plan_move
+from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
 from mobikectl.switch.verification import ChildCheck, TunnelProbe, judge_data_plane
 
 if TYPE_CHECKING:
@@ -136,11 +136,12 @@ class MoveExecutor:
         deadline = time.monotonic() + order.timeout_s
         traffic = await self._sample(move)
         if isinstance(traffic, str):
-            return self._step(move, MoveState.FAILED, traffic)
+            return self._step(replace(move, blame=Blame.HOST), MoveState.FAILED, traffic)
         try:
             before = await self._steering.point(order.path)
         except (NetlinkError, PrivilegeError) as error:
-            return self._step(move, MoveState.FAILED, str(error))
+            blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
+            return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
         try:
             return await self._follow_up(move, order, before, traffic, deadline)
         except asyncio.CancelledError:
@@ -233,7 +234,7 @@ class MoveExecutor:
             await asyncio.sleep(min(0.02, self._data_plane_s / 10))
 
     async def _undo(self, move: Move, order: MoveOrder, before: Steer | None, problem: str) -> Move:
-        move = self._step(move, MoveState.UNDOING, problem)
+        move = self._step(replace(move, blame=Blame.PATH), MoveState.UNDOING, problem)
         try:
             await self._steering.restore(order.path.remote, before)
         except (NetlinkError, PrivilegeError) as error:

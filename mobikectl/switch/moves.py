@@ -70,6 +70,16 @@ class DataPlane(Enum):
     """There was traffic before and none came after."""
 
 
+class Blame(Enum):
+    """What a move that did not verify says about its path."""
+
+    NOBODY = "nobody"
+    PATH = "path"
+    """The path did not carry the SA: not to be tried again without a check."""
+    HOST = "host"
+    """This host or its charon could not do it: the path may be as good as any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One transition of a move: when (monotonic seconds), to which state, and why."""
@@ -94,6 +104,7 @@ class Move:
     cause: str
     steps: tuple[Step, ...]
     data_plane: DataPlane = DataPlane.UNKNOWN
+    blame: Blame = Blame.NOBODY
 
     @property
     def state(self) -> MoveState:

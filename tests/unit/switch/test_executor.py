@@ -13,7 +13,7 @@ from mobikectl.errors import CharonTimeoutError, MoveError, NoRouteError, NotFou
 from mobikectl.model import ChildSa, ChildState, Counters, IkeSa, IkeState, Path
 from mobikectl.observe.events import EventLog
 from mobikectl.switch.executor import MoveExecutor, MoveOrder
-from mobikectl.switch.moves import DataPlane, MoveState
+from mobikectl.switch.moves import Blame, DataPlane, MoveState
 from mobikectl.switch.steering import Steer, Steering
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def test_without_a_route_nothing_is_changed() -> None:
     world = World()
     world.no_route = True
     move = await executor(world).move(order())
-    assert (move.state, world.routes) == (MoveState.FAILED, {})
+    assert (move.state, move.blame, world.routes) == (MoveState.FAILED, Blame.PATH, {})
 
 
 async def test_a_charon_that_does_not_follow_gets_its_old_way_back() -> None:
@@ -185,7 +185,7 @@ async def test_a_charon_that_hangs_before_the_move_is_left_alone() -> None:
     world = World()
     world.hangs = True
     move = await executor(world).move(order())
-    assert (move.state, world.routes) == (MoveState.FAILED, {})
+    assert (move.state, move.blame, world.routes) == (MoveState.FAILED, Blame.HOST, {})
 
 
 async def test_a_cancelled_move_puts_back_what_was_in_force() -> None:
