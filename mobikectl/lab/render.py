@@ -1,0 +1,74 @@
+"""strongSwan's configuration of each node, rendered from the templates in ``strongswan-conf/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+from mobikectl.errors import LabError
+from mobikectl.lab.topology import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobikectl.lab.topology import Node, Topology, Tunnel
+
+TEMPLATES = Path(__file__).parents[2] / "strongswan-conf"
+ESP_PLUGINS = {"userland": "kernel-libipsec kernel-netlink", "kernel": "kernel-netlink"}
+
+
+def strongswan_conf(node: Node, *, esp: str, templates: Path = TEMPLATES) -> str:
+    """Given a node and the ESP in use (``userland`` or ``kernel``), return its strongswan.conf.
+
+    A gateway with kernel ESP gets ``install_routes = no``: its packets have a route anyway, and each of
+    its SAs would dump all routes at every change.
+    """
+    needed = esp == "userland" or node.role is Role.CLIENT
+    return _render(
+        templates / "strongswan.conf.in",
+        {
+            "node": f"{node.name}, {node.role.value}",
+            "esp_plugins": ESP_PLUGINS[esp],
+            "install_routes": "yes" if needed else "no",
+            "extra": node.strongswan,
+        },
+    )
+
+
+def swanctl_conf(
+    topology: Topology, node: Node, secrets: Mapping[str, str], *, templates: Path = TEMPLATES
+) -> str:
+    """Given a node and the pre-shared key of each tunnel, return the node's swanctl.conf."""
+    mine = [t for t in topology.tunnels if node.name in {t.client, t.gateway}]
+    source = "client" if node.role is Role.CLIENT else "gateway"
+    template = templates / f"{source}.swanctl.conf.in"
+    return "\n".join(_render(template, _values(topology, tunnel, secrets[tunnel.name])) for tunnel in mine)
+
+
+def _values(topology: Topology, tunnel: Tunnel, secret: str) -> dict[str, str]:
+    outer = [a.ip for end in topology.ends_of(tunnel.gateway) for a in end.addresses]
+    return {
+        "name": tunnel.name,
+        "local_addrs": "%any" if tunnel.remote[0].version == 4 else "%any6",
+        "remote_addrs": ",".join(map(str, tunnel.remote)),
+        "gateway_addrs": ",".join(map(str, outer)),
+        "client_id": f"{tunnel.client}.lab.example",
+        "gateway_id": f"{tunnel.gateway}.lab.example",
+        "client_ts": str(tunnel.client_inside),
+        "gateway_ts": str(tunnel.gateway_inside),
+        "psk": secret,
+    }
+
+
+def _render(path: Path, values: Mapping[str, str]) -> str:
+    try:
+        return Template(path.read_text()).substitute(values)
+    except FileNotFoundError:
+        raise LabError(
+            f"the template {path} is missing", hint="run the lab from a clone of the repository"
+        ) from None
+    except (KeyError, ValueError) as error:
+        raise LabError(
+            f"{path}: cannot be rendered: {error}", hint="the names are in mobikectl/lab/render.py"
+        ) from None

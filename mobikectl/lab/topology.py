@@ -1,0 +1,270 @@
+"""Topologies as data: what `scenario.toml` says about nodes, links and tunnels, parsed and validated.
+
+Pure: no I/O. The words are those of ``ip``: a link joins two nodes, each end is a device with addresses.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
+from typing import TYPE_CHECKING, Any
+
+from mobikectl.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from mobikectl.model import IpAddress, IpNetwork
+
+NODE_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
+DEVICE_NAME = re.compile(r"[a-z][a-z0-9.-]{0,14}")
+
+
+class Role(Enum):
+    """What a node is for."""
+
+    CLIENT = "client"
+    GATEWAY = "gateway"
+    ROUTER = "router"
+    NAT = "nat"
+
+    @property
+    def runs_charon(self) -> bool:
+        """Whether a node of this role has a charon."""
+        return self in {Role.CLIENT, Role.GATEWAY}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link: a device of a node and the device's addresses."""
+
+    node: str
+    dev: str
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    up: bool = True
+    """Whether the device is up from the start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A veth pair between two nodes."""
+
+    ends: tuple[End, End]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute:
+    """A route that a node has from the start."""
+
+    dst: IpNetwork
+    via: IpAddress
+    dev: str
+    metric: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A network namespace."""
+
+    name: str
+    role: Role
+    inside: tuple[IPv4Interface | IPv6Interface, ...] = ()
+    """Addresses on ``lo`` that the tunnels protect."""
+    routes: tuple[StaticRoute, ...] = ()
+    masquerade: tuple[str, ...] = ()
+    """Devices behind whose address a NAT hides what leaves through them."""
+    sidecar: str = ""
+    """The sidecar's configuration file in the scenario's folder; empty: charon alone."""
+    strongswan: str = ""
+    """More strongswan.conf text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """A connection of a client with a gateway, host to host between inside addresses."""
+
+    name: str
+    client: str
+    gateway: str
+    remote: tuple[IpAddress, ...]
+    """Gateway addresses that the client knows from its configuration, first choice first."""
+    client_inside: IpAddress
+    gateway_inside: IpAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Everything that `mobikectl lab up` builds."""
+
+    nodes: Mapping[str, Node]
+    wires: tuple[Wire, ...]
+    tunnels: tuple[Tunnel, ...]
+
+    def ends_of(self, node: str) -> Iterator[End]:
+        """Given a node's name, yield its ends of links in the order of the file."""
+        for wire in self.wires:
+            for end in wire.ends:
+                if end.node == node:
+                    yield end
+
+    @property
+    def charons(self) -> tuple[str, ...]:
+        """Names of the nodes that run a charon, gateways first: they must answer when clients call."""
+        with_charon = [node for node in self.nodes.values() if node.role.runs_charon]
+        return tuple(n.name for n in sorted(with_charon, key=lambda n: n.role is not Role.GATEWAY))
+
+    def tunnel(self, name: str) -> Tunnel:
+        """Given a tunnel's name, return it. Raise LabError when there is none."""
+        for tunnel in self.tunnels:
+            if tunnel.name == name:
+                return tunnel
+        raise LabError(f"no tunnel {name!r} in this topology", hint=f"there are: {self._tunnel_names()}")
+
+    def _tunnel_names(self) -> str:
+        return ", ".join(t.name for t in self.tunnels) or "none"
+
+
+def parse_topology(data: Mapping[str, Any], *, where: str) -> Topology:
+    """Given the tables ``nodes``, ``links`` and ``tunnels`` of a scenario file, return the topology.
+
+    ``where`` names the file in messages. Raise LabError for anything unknown, missing or contradictory.
+    """
+    reader = _Reader(where)
+    links = reader.array(data, "links")
+    wires = tuple(reader.wire(entry, number) for number, entry in enumerate(links, 1))
+    nodes = {
+        name: reader.node(name, table) for name, table in reader.table(data, "nodes", f"{where}").items()
+    }
+    tunnels = tuple(reader.tunnel(name, table, nodes) for name, table in (data.get("tunnels") or {}).items())
+    topology = Topology(nodes, wires, tunnels)
+    reader.check(topology)
+    return topology
+
+
+class _Reader:
+    """Reads tables and raises errors that name file and key."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    def fail(self, message: str) -> LabError:
+        return LabError(f"{self.where}: {message}", hint="see docs/scenarios.md for the keys")
+
+    def known(self, table: Mapping[str, Any], keys: set[str], what: str) -> None:
+        if unknown := sorted(set(table) - keys):
+            raise self.fail(f"{what}: unknown {', '.join(unknown)}; known are {', '.join(sorted(keys))}")
+
+    def table(self, data: Mapping[str, Any], key: str, what: str) -> Mapping[str, Any]:
+        value = data.get(key)
+        if not isinstance(value, dict) or not value:
+            raise self.fail(f"{what}: expected a table {key!r}")
+        return value
+
+    def array(self, data: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+        value = data.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+            raise self.fail(f"expected [[{key}]], an array of tables")
+        return value
+
+    def address(self, text: object, what: str) -> IpAddress:
+        try:
+            return ip_address(str(text))
+        except ValueError:
+            raise self.fail(f"{what}: {text!r} is not an address") from None
+
+    def interface(self, text: object, what: str) -> IPv4Interface | IPv6Interface:
+        try:
+            return ip_interface(str(text))
+        except ValueError:
+            raise self.fail(f"{what}: {text!r} is not an address with a prefix length") from None
+
+    def wire(self, entry: Mapping[str, Any], number: int) -> Wire:
+        if len(entry) != 2:
+            raise self.fail(f"link {number}: expected exactly two nodes, got {sorted(entry)}")
+        first, second = (self._end(node, table, number) for node, table in entry.items())
+        return Wire((first, second))
+
+    def _end(self, node: str, table: Mapping[str, Any], number: int) -> End:
+        what = f"link {number}, {node}"
+        self.known(table, {"dev", "addresses", "up"}, what)
+        dev = str(table.get("dev", ""))
+        if not DEVICE_NAME.fullmatch(dev):
+            raise self.fail(f"{what}: dev {dev!r} is not a device name of at most 15 characters")
+        addresses = tuple(self.interface(text, what) for text in table.get("addresses", []))
+        return End(node, dev, addresses, bool(table.get("up", True)))
+
+    def node(self, name: str, table: Mapping[str, Any]) -> Node:
+        what = f"nodes.{name}"
+        self.known(table, {"role", "inside", "routes", "masquerade", "sidecar", "strongswan"}, what)
+        if not NODE_NAME.fullmatch(name):
+            raise self.fail(f"{what}: a node's name is 1-12 of a-z and 0-9, a letter first")
+        try:
+            role = Role(table.get("role"))
+        except ValueError:
+            raise self.fail(f"{what}: role is one of {', '.join(r.value for r in Role)}") from None
+        return Node(
+            name=name,
+            role=role,
+            inside=tuple(self.interface(text, what) for text in table.get("inside", [])),
+            routes=tuple(self._route(entry, what) for entry in table.get("routes", [])),
+            masquerade=tuple(str(dev) for dev in table.get("masquerade", [])),
+            sidecar=str(table.get("sidecar", "")),
+            strongswan=str(table.get("strongswan", "")),
+        )
+
+    def _route(self, entry: Mapping[str, Any], what: str) -> StaticRoute:
+        self.known(entry, {"dst", "via", "dev", "metric"}, f"{what}.routes")
+        via = self.address(entry.get("via"), f"{what}.routes")
+        dst = str(entry.get("dst", ""))
+        try:
+            network = ip_network(("0.0.0.0/0" if via.version == 4 else "::/0") if dst == "default" else dst)
+        except ValueError:
+            raise self.fail(f"{what}.routes: dst {dst!r} is not a network or 'default'") from None
+        return StaticRoute(network, via, str(entry.get("dev", "")), int(entry.get("metric", 0)))
+
+    def tunnel(self, name: str, table: Mapping[str, Any], nodes: Mapping[str, Node]) -> Tunnel:
+        what = f"tunnels.{name}"
+        self.known(table, {"client", "gateway", "remote", "client_inside", "gateway_inside"}, what)
+        for end, role in (("client", Role.CLIENT), ("gateway", Role.GATEWAY)):
+            node = nodes.get(str(table.get(end)))
+            if node is None or node.role is not role:
+                raise self.fail(f"{what}: {end} = {table.get(end)!r} is not a node with role {role.value}")
+        client, gateway = str(table["client"]), str(table["gateway"])
+        remote = tuple(self.address(text, what) for text in table.get("remote", []))
+        if not remote:
+            raise self.fail(f"{what}: remote needs at least one address of the gateway")
+        return Tunnel(
+            name=name,
+            client=client,
+            gateway=gateway,
+            remote=remote,
+            client_inside=self._inside(table, "client_inside", nodes[client], what),
+            gateway_inside=self._inside(table, "gateway_inside", nodes[gateway], what),
+        )
+
+    def _inside(self, table: Mapping[str, Any], key: str, node: Node, what: str) -> IpAddress:
+        if key in table:
+            return self.address(table[key], f"{what}.{key}")
+        if not node.inside:
+            raise self.fail(f"{what}: node {node.name} has no inside address")
+        return node.inside[0].ip
+
+    def check(self, topology: Topology) -> None:
+        seen: set[tuple[str, str]] = set()
+        for wire in topology.wires:
+            for end in wire.ends:
+                if end.node not in topology.nodes:
+                    raise self.fail(f"link of {end.dev}: no node {end.node!r}")
+                if (end.node, end.dev) in seen:
+                    raise self.fail(f"node {end.node} has two devices {end.dev!r}")
+                seen.add((end.node, end.dev))
+        for node in topology.nodes.values():
+            for dev in (*(r.dev for r in node.routes), *node.masquerade):
+                if (node.name, dev) not in seen:
+                    raise self.fail(f"nodes.{node.name}: no device {dev!r}")
+        outer = {a.ip for wire in topology.wires for end in wire.ends for a in end.addresses}
+        for tunnel in topology.tunnels:
+            if missing := [str(a) for a in tunnel.remote if a not in outer]:
+                raise self.fail(f"tunnels.{tunnel.name}: no node has the address {', '.join(missing)}")
