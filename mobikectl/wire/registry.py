@@ -54,3 +54,43 @@ CODECS: tuple[NotifyCodec, ...] = (
     ),
 )
 """Rows without a typed notify: their data is kept as it is."""
+
+_7296 = "RFC 7296"
+
+PAYLOADS: dict[int, tuple[Source, str]] = {
+    33: (Source(_7296, "3.3"), "Security Association: the proposals"),
+    34: (Source(_7296, "3.4"), "Key Exchange: a group and a public value"),
+    35: (Source(_7296, "3.5"), "Identification of the initiator"),
+    36: (Source(_7296, "3.5"), "Identification of the responder"),
+    37: (Source(_7296, "3.6"), "Certificate"),
+    38: (Source(_7296, "3.7"), "Certificate Request"),
+    39: (Source(_7296, "3.8"), "Authentication"),
+    40: (Source(_7296, "3.9"), "Nonce"),
+    41: (Source(_7296, "3.10"), "Notify"),
+    42: (Source(_7296, "3.11"), "Delete: the sender's SAs that are gone"),
+    43: (Source(_7296, "3.12"), "Vendor ID"),
+    44: (Source(_7296, "3.13"), "Traffic Selector of the initiator"),
+    45: (Source(_7296, "3.13"), "Traffic Selector of the responder"),
+    46: (Source(_7296, "3.14"), "Encrypted and Authenticated: not readable without keys"),
+    47: (Source(_7296, "3.15"), "Configuration"),
+    48: (Source(_7296, "3.16"), "Extensible Authentication Protocol"),
+    53: (Source("RFC 7383", "2.5"), "Encrypted and Authenticated Fragment: not readable without keys"),
+}
+"""Payload types: where they are specified and what they are."""
+
+UPDATE_PAYLOAD = (
+    Source("draft-dupont-ikev2-addrmgmt-06", "B"),
+    "Peer Address Update: which SAs get the marked address as their new peer address",
+)
+"""The same for the Peer Address Update payload, whose number depends on the dialect."""
+
+EXCHANGES = {
+    34: Source(_7296, "1.2"),
+    35: Source(_7296, "1.2"),
+    36: Source(_7296, "1.3"),
+    37: Source(_7296, "1.4"),
+    38: Source("RFC 5723", "4.3"),
+    43: Source("RFC 9242", "3.2"),
+    44: Source("RFC 9370", "2.2.4"),
+}
+"""Exchange types: where they are specified."""
