@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mobikectl.errors import NoRouteError
 from mobikectl.model import Path
+from mobikectl.netlink.rules import STEERING_TABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,28 +24,29 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress, NetState, Route, RouteAnswer
 
 
-class Lookup(Protocol):
-    """Asks the kernel how it would send (RTM_GETROUTE)."""
+class Choice(Protocol):
+    """Asks the kernel for its own way, steering routes left out."""
 
-    async def __call__(
-        self, dst: IpAddress, *, src: IpAddress | None = None, oif: int | None = None, mark: int = 0
-    ) -> RouteAnswer:
-        """Return the kernel's answer. Raise NoRouteError."""
+    async def through(self, dst: IpAddress, *, src: IpAddress, oif: int) -> tuple[RouteAnswer, int]:
+        """Return the way from ``src`` through the link ``oif``, and its metric. Raise NoRouteError."""
 
 
 class Routes(Protocol):
-    """Makes and removes host routes of our own protocol number."""
+    """Makes and removes host routes in the steering table."""
 
     async def replace(
-        self, dst: IpAddress, *, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None = None
+        self, dst: IpAddress, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None, table: int
     ) -> None:
         """Make or atomically replace the host route to ``dst``. Raise NetlinkError, PrivilegeError."""
 
-    async def remove(self, dst: IpAddress) -> bool:
+    async def remove(self, dst: IpAddress, table: int) -> bool:
         """Remove the host route to ``dst``; return whether there was one."""
 
     async def list_own(self) -> Sequence[Route]:
         """Return every route with our protocol number."""
+
+    async def flush(self) -> int:
+        """Remove every route with our protocol number; return how many there were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,9 @@ class Steer:
 class Steering:
     """The owner of all steering routes of this host."""
 
-    def __init__(self, routes: Routes, lookup: Lookup, net: Callable[[], NetState]) -> None:
+    def __init__(self, routes: Routes, choice: Choice, net: Callable[[], NetState]) -> None:
         self._routes = routes
-        self._lookup = lookup
+        self._choice = choice
         self._net = net
         self._steers: dict[IpAddress, Steer] = {}
 
@@ -85,7 +87,7 @@ class Steering:
                 f"{path.local} is not an address of this host",
                 hint="`mobikectl links` shows the addresses that there are",
             )
-        answer = await self._lookup(path.remote, src=path.local, oif=oif)
+        answer, _metric = await self._choice.through(path.remote, src=path.local, oif=oif)
         return Steer(path, answer.gateway, answer.oif)
 
     async def point(self, path: Path) -> Steer | None:
@@ -108,15 +110,20 @@ class Steering:
     async def release(self, remote: IpAddress) -> bool:
         """Given a peer's address, remove its steering route; return whether there was one."""
         self._steers.pop(remote, None)
-        return await self._routes.remove(remote)
+        return await self._routes.remove(remote, STEERING_TABLE)
 
     async def release_all(self) -> int:
         """Remove every steering route of ours; return how many there were."""
-        removed = 0
-        for route in await self._routes.list_own():
-            removed += await self.release(route.dst.network_address)
         self._steers.clear()
-        return removed
+        return await self._routes.flush()
+
+    def forget_lost(self) -> None:
+        """Forget the steering routes that the kernel dropped with their link or their source address."""
+        net = self._net()
+        for remote, steer in list(self._steers.items()):
+            link = net.links.get(steer.oif)
+            if link is None or not link.up or link_of(net, steer.path.local) is None:
+                del self._steers[remote]
 
     async def adopt(self, in_use: Iterable[Path]) -> tuple[Steer, ...]:
         """Given the paths of the living SAs, take over the routes that hold one of them and remove the rest.
@@ -138,7 +145,7 @@ class Steering:
 
     async def _install(self, steer: Steer) -> None:
         await self._routes.replace(
-            steer.path.remote, gateway=steer.gateway, oif=steer.oif, prefsrc=steer.path.local
+            steer.path.remote, steer.gateway, steer.oif, steer.path.local, STEERING_TABLE
         )
         self._steers[steer.path.remote] = steer
 

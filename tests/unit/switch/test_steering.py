@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from types import MappingProxyType
 
@@ -19,6 +20,7 @@ from mobikectl.model import (
     Route,
     RouteAnswer,
 )
+from mobikectl.netlink.rules import STEERING_TABLE
 from mobikectl.switch.steering import Steering, link_of
 
 GATEWAY = ip_address("198.18.9.1")
@@ -37,24 +39,27 @@ class Kernel:
     def __init__(self) -> None:
         self.routes: dict[IpAddress, Route] = {}
 
-    async def lookup(
-        self, dst: IpAddress, *, src: IpAddress | None = None, oif: int | None = None, mark: int = 0
-    ) -> RouteAnswer:
-        assert oif is not None
-        return RouteAnswer(dst, {1: HOP_A, 2: HOP_B}[oif], oif, src)
+    async def through(self, dst: IpAddress, *, src: IpAddress, oif: int) -> tuple[RouteAnswer, int]:
+        return RouteAnswer(dst, {1: HOP_A, 2: HOP_B}[oif], oif, src), 100
 
     async def replace(
-        self, dst: IpAddress, *, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None = None
+        self, dst: IpAddress, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None, table: int
     ) -> None:
+        assert table == STEERING_TABLE
         self.routes[dst] = Route(
-            ip_network(dst), 254, (NextHop(gateway, oif),), prefsrc=prefsrc, protocol=ROUTE_PROTOCOL
+            ip_network(dst), table, (NextHop(gateway, oif),), prefsrc=prefsrc, protocol=ROUTE_PROTOCOL
         )
 
-    async def remove(self, dst: IpAddress) -> bool:
+    async def remove(self, dst: IpAddress, table: int) -> bool:
         return self.routes.pop(dst, None) is not None
 
     async def list_own(self) -> list[Route]:
         return list(self.routes.values())
+
+    async def flush(self) -> int:
+        removed = len(self.routes)
+        self.routes.clear()
+        return removed
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def kernel() -> Kernel:
 
 @pytest.fixture
 def steering(kernel: Kernel) -> Steering:
-    return Steering(kernel, kernel.lookup, lambda: NET)
+    return Steering(kernel, kernel, lambda: NET)
 
 
 async def test_a_route_names_link_hop_and_source_of_the_path(steering: Steering, kernel: Kernel) -> None:
@@ -93,11 +98,11 @@ async def test_an_address_that_is_gone_changes_nothing(steering: Steering, kerne
 
 
 async def test_the_next_start_takes_over_what_holds_a_living_sa_and_removes_the_rest(kernel: Kernel) -> None:
-    killed = Steering(kernel, kernel.lookup, lambda: NET)
+    killed = Steering(kernel, kernel, lambda: NET)
     other = ip_address("198.18.9.2")
     await killed.point(VIA_B)
     await killed.point(Path(A, other))
-    steering = Steering(kernel, kernel.lookup, lambda: NET)
+    steering = Steering(kernel, kernel, lambda: NET)
     removed = await steering.adopt([VIA_B])
     assert [steer.path for steer in removed] == [Path(A, other)]
     assert set(kernel.routes) == {GATEWAY}
@@ -105,15 +110,15 @@ async def test_the_next_start_takes_over_what_holds_a_living_sa_and_removes_the_
 
 
 async def test_a_left_route_that_points_elsewhere_than_its_sa_is_removed(kernel: Kernel) -> None:
-    await Steering(kernel, kernel.lookup, lambda: NET).point(VIA_B)
-    steering = Steering(kernel, kernel.lookup, lambda: NET)
+    await Steering(kernel, kernel, lambda: NET).point(VIA_B)
+    steering = Steering(kernel, kernel, lambda: NET)
     await steering.adopt([VIA_A])
     assert not kernel.routes
 
 
 async def test_the_end_removes_every_route_even_unknown_ones(kernel: Kernel) -> None:
-    await Steering(kernel, kernel.lookup, lambda: NET).point(VIA_B)
-    steering = Steering(kernel, kernel.lookup, lambda: NET)
+    await Steering(kernel, kernel, lambda: NET).point(VIA_B)
+    steering = Steering(kernel, kernel, lambda: NET)
     assert await steering.release_all() == 1
     assert not kernel.routes
 
@@ -125,3 +130,14 @@ def test_an_address_on_two_links_belongs_to_the_usable_one() -> None:
     )
     assert link_of(net, A) == 2
     assert link_of(net, HOP_A) is None
+
+
+async def test_a_route_that_went_with_its_link_is_forgotten(kernel: Kernel) -> None:
+    net = NET
+    steering = Steering(kernel, kernel, lambda: net)
+    await steering.point(VIA_B)
+    steering.forget_lost()
+    assert steering.steer_to(GATEWAY) is not None
+    net = replace(NET, links=MappingProxyType({1: NET.links[1], 2: replace(NET.links[2], up=False)}))
+    steering.forget_lost()
+    assert steering.steer_to(GATEWAY) is None
