@@ -135,6 +135,7 @@ class Tables:
         self._resync = False
         self._dirty = False
         self._state: NetState | None = None
+        self._handed_on = NetState()
         self.messages = 0
         """Messages taken in so far."""
 
@@ -271,17 +272,19 @@ class Tables:
     def take(self, at: float) -> NetChange:
         """Given when its first event was received, return all that changed since the last call."""
         links, addresses, rules = self._links.take(), self._addresses.take(), self._rules.take()
+        before, state = self._handed_on, self.state
+        self._handed_on = state
         change = NetChange(
             at=at,
-            state=self.state,
+            state=state,
             links_added=_added(links),
             links_removed=_removed(links),
             links_changed=_both(links),
-            addresses_added=_added(addresses),
-            addresses_removed=_removed(addresses),
+            addresses_added=_without(_added(addresses), before.addresses),
+            addresses_removed=_without(_removed(addresses), state.addresses),
             addresses_changed=_both(addresses),
-            rules_added=_added(rules),
-            rules_removed=_removed(rules),
+            rules_added=_without(_added(rules), before.rules),
+            rules_removed=_without(_removed(rules), state.rules),
             routes=RouteChanges(
                 self._added,
                 self._removed,
@@ -306,3 +309,8 @@ def _removed(pairs: Iterable[tuple[_V | None, _V | None]]) -> tuple[_V, ...]:
 
 def _both(pairs: Iterable[tuple[_V | None, _V | None]]) -> tuple[tuple[_V, _V], ...]:
     return tuple((old, new) for old, new in pairs if old is not None and new is not None)
+
+
+def _without(some: tuple[_V, ...], known: frozenset[_V]) -> tuple[_V, ...]:
+    """Leave out what is there under another identity too: what differs for the kernel may be one for us."""
+    return tuple(value for value in some if value not in known)
