@@ -64,7 +64,7 @@ def run_async(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[...
 
 def sidecar_runs(settings: Settings) -> bool:
     """Whether there is a control socket that can be trusted (not whether anybody answers there)."""
-    from mobikectl.control.sockets import check_trusted  # noqa: PLC0415 (aiohttp is not needed by every command)
+    from mobikectl.control.sockets import check_trusted
 
     try:
         check_trusted(settings.control)
