@@ -226,9 +226,8 @@ def _pairs(
 ) -> list[tuple[Address, IpAddress]]:
     """Every local address that could be an outer one, with every gateway address of its family."""
     own = set(sa.local_vips)
-    addresses = sorted(
-        (a for a in net.addresses if a.ip not in own), key=lambda a: (a.ip.version, int(a.ip), a.index)
-    )
+    outer = (a for a in net.addresses if a.ip not in own and not a.ip.is_loopback)
+    addresses = sorted(outer, key=lambda a: (a.ip.version, int(a.ip), a.index))
     remotes = remotes_of(sa, settings, learnt)
     return [(a, r) for a in addresses for r in remotes if a.ip.version == r.version]
 
@@ -272,7 +271,7 @@ def _address_objections(address: Address, sa: IkeSa) -> list[Objection]:
     ip = address.ip
     if address.tentative:
         return [Objection(ObjectionKind.ADDRESS_UNFIT, f"{ip} is tentative: duplicate address detection")]
-    unfit = ip.is_loopback or ip.is_link_local or ip.is_multicast or ip.is_unspecified
+    unfit = ip.is_link_local or ip.is_multicast or ip.is_unspecified
     if (unfit or address.scope > RT_SCOPE_SITE) and ip != sa.path.local:
         return [Objection(ObjectionKind.ADDRESS_UNFIT, f"{ip} is valid on its link or host only")]
     return []

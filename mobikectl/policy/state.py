@@ -126,6 +126,7 @@ class Round:
     """The path whose check is waited for."""
     heard: int = 0
     """`Track.heard` of that path when the wait began."""
+    wait_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +140,9 @@ class SaMemory:
     """The newest indication that was taken up."""
     failures: int = 0
     """Failed moves and rounds without an answer in a row."""
+    failed_at: float = float("-inf")
     not_before: float = float("-inf")
-    """No new round or preference before this."""
+    """No new round or preference before this, unless something changed for the better."""
     no_path_since: float | None = None
     terminated: bool = False
     last_outcome: MoveOutcome | None = None
@@ -148,7 +150,7 @@ class SaMemory:
     def failed(self, settings: PathSettings, now: float) -> SaMemory:
         """Return it after one more failure, with the time of the next try backed off."""
         pause = min(settings.retry_max_s, settings.retry_s * 2.0 ** min(self.failures, 16))
-        return replace(self, failures=self.failures + 1, not_before=now + pause)
+        return replace(self, failures=self.failures + 1, failed_at=now, not_before=now + pause)
 
 
 @dataclass(frozen=True, slots=True)

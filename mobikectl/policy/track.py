@@ -164,7 +164,7 @@ class Track:
     """Whether a probe was answered here ever: then the gateway does answer such probes."""
     checked_at: float | None = None
     heard: int = 0
-    """How many probe results came in."""
+    """How many probe results came in that say something about the path."""
     waiting_until: float | None = None
     """Until when the result of a probe under way is waited for."""
     next_due: float = 0.0
@@ -195,7 +195,6 @@ class Track:
         if not result.conclusive:
             return replace(
                 self,
-                heard=self.heard + 1,
                 waiting_until=None,
                 next_due=now + self.settings.interval_s,
                 note=result.detail or str(result.error),
