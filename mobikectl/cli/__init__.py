@@ -18,13 +18,13 @@ COMMANDS: dict[str, str] = {
     "doctor": "mobikectl.cli.doctor:doctor",
     "encode": "mobikectl.cli.decode:encode",
     "lab": "mobikectl.cli.lab:lab",
-    "links": "mobikectl.cli.show:links",
+    "links": "mobikectl.cli.links:links",
     "monitor": "mobikectl.cli.monitor:monitor",
-    "paths": "mobikectl.cli.show:paths",
+    "paths": "mobikectl.cli.paths:paths",
     "run": "mobikectl.cli.run:run",
-    "sas": "mobikectl.cli.show:sas",
+    "sas": "mobikectl.cli.sas:sas",
     "simulate": "mobikectl.cli.simulate:simulate",
-    "status": "mobikectl.cli.show:status",
+    "status": "mobikectl.cli.status:status",
     "switch": "mobikectl.cli.switch:switch",
 }
 """Command -> "module:attribute" that holds it."""

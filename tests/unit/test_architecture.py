@@ -22,6 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "probe": GROUND | {"wire", "policy"},
     "cluster": GROUND | {"policy"},
     "observe": GROUND,
+    "doctor": GROUND | {"policy", "config"} | ADAPTERS,
     "config": GROUND | {"policy"} | ADAPTERS,
     "switch": GROUND | {"wire", "protocol", "policy", "observe"} | ADAPTERS,
     "sim": GROUND | {"policy", "observe"},
