@@ -1,0 +1,227 @@
+/*
+ * Copyright (C) 2026 The mobikectl authors
+ *
+ * This program is free software; you can redistribute it and/or modify it
+ * under the terms of the GNU General Public License as published by the
+ * Free Software Foundation; either version 2 of the License, or (at your
+ * option) any later version.  See <http://www.fsf.org/copyleft/gpl.txt>.
+ *
+ * This program is distributed in the hope that it will be useful, but
+ * WITHOUT ANY WARRANTY; without even the implied warranty of MERCHANTABILITY
+ * or FITNESS FOR A PARTICULAR PURPOSE.  See the GNU General Public License
+ * for more details.
+ */
+
+#include "rmobike_plugin.h"
+
+#include <daemon.h>
+
+#include "rmobike_bridge.h"
+#include "rmobike_control.h"
+#include "rmobike_guard.h"
+#include "rmobike_listener.h"
+#include "rmobike_peers.h"
+#include "rmobike_policy.h"
+#include "rmobike_redirect.h"
+#include "rmobike_switch.h"
+#include "rmobike_update.h"
+
+#ifndef RMOBIKE_VERSION
+#define RMOBIKE_VERSION "unknown"
+#endif
+
+#define DEFAULT_URI "unix://" IPSEC_PIDDIR "/charon.rmobike"
+
+typedef struct private_rmobike_plugin_t private_rmobike_plugin_t;
+
+/**
+ * Private data of an rmobike_plugin_t object.
+ */
+struct private_rmobike_plugin_t {
+
+	/**
+	 * Public interface
+	 */
+	rmobike_plugin_t public;
+
+	/**
+	 * Control socket
+	 */
+	rmobike_control_t *control;
+
+	/**
+	 * Known peers
+	 */
+	rmobike_peers_t *peers;
+
+	/**
+	 * Settings
+	 */
+	rmobike_policy_t *policy;
+
+	/**
+	 * Starts updates
+	 */
+	rmobike_update_t *update;
+
+	/**
+	 * Handles switches
+	 */
+	rmobike_switch_t *switches;
+
+	/**
+	 * Handles other notifies
+	 */
+	rmobike_bridge_t *bridge;
+
+	/**
+	 * Redirects clients
+	 */
+	rmobike_redirect_t *redirect;
+
+	/**
+	 * Bus hooks
+	 */
+	rmobike_listener_t *listener;
+};
+
+METHOD(plugin_t, get_name, char*,
+	private_rmobike_plugin_t *this)
+{
+	return "rmobike";
+}
+
+CALLBACK(status, vici_message_t*,
+	private_rmobike_plugin_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	vici_builder_t *builder;
+	uint32_t *ids;
+
+	builder = this->control->builder(this->control);
+	builder->add_kv(builder, "plugin", "rmobike");
+	builder->add_kv(builder, "version", "%s", RMOBIKE_VERSION);
+	builder->add_kv(builder, "strongswan", "%s", VERSION);
+	builder->add_kv(builder, "peers", "%u",
+					this->peers->list(this->peers, &ids));
+	free(ids);
+	this->policy->describe(this->policy, builder);
+	return this->control->done(this->control, builder);
+}
+
+/**
+ * Close the socket first, so that no command comes when the rest goes
+ */
+static void clean_up(private_rmobike_plugin_t *this)
+{
+	DESTROY_IF(this->control);
+	DESTROY_IF(this->listener);
+	DESTROY_IF(this->redirect);
+	DESTROY_IF(this->bridge);
+	DESTROY_IF(this->switches);
+	DESTROY_IF(this->update);
+	DESTROY_IF(this->policy);
+	DESTROY_IF(this->peers);
+}
+
+/**
+ * Open the socket and create everything
+ */
+static bool set_up(private_rmobike_plugin_t *this)
+{
+	this->control = rmobike_control_create(lib->settings->get_str(lib->settings,
+						"%s.plugins.rmobike.socket", DEFAULT_URI, lib->ns));
+	if (!this->control)
+	{
+		return FALSE;
+	}
+	this->peers = rmobike_peers_create();
+	this->policy = rmobike_policy_create(this->control);
+	if (!this->policy)
+	{
+		return FALSE;
+	}
+	this->update = rmobike_update_create(this->control, this->peers);
+	this->switches = rmobike_switch_create(this->control, this->peers,
+										   this->policy, this->update);
+	this->bridge = rmobike_bridge_create(this->control, this->peers);
+	this->redirect = rmobike_redirect_create(this->control, this->peers);
+	this->listener = rmobike_listener_create(this->control, this->peers,
+							this->policy, this->switches, this->bridge);
+	this->control->add_command(this->control, "status", status, this);
+	return TRUE;
+}
+
+/**
+ * Register/unregister with charon
+ */
+static bool plugin_cb(private_rmobike_plugin_t *this,
+					  plugin_feature_t *feature, bool reg, void *cb_data)
+{
+	if (reg)
+	{
+		if (!rmobike_guard_check() || !set_up(this))
+		{
+			clean_up(this);
+			return FALSE;
+		}
+		charon->redirect->add_provider(charon->redirect,
+									   &this->redirect->provider);
+		charon->bus->add_listener(charon->bus, &this->listener->listener);
+		DBG1(DBG_CFG, "rmobike %s loaded", RMOBIKE_VERSION);
+	}
+	else
+	{
+		charon->bus->remove_listener(charon->bus, &this->listener->listener);
+		charon->redirect->remove_provider(charon->redirect,
+										  &this->redirect->provider);
+		clean_up(this);
+	}
+	return TRUE;
+}
+
+METHOD(plugin_t, get_features, int,
+	private_rmobike_plugin_t *this, plugin_feature_t *features[])
+{
+	static plugin_feature_t f[] = {
+		PLUGIN_CALLBACK((plugin_feature_callback_t)plugin_cb, NULL),
+			PLUGIN_PROVIDE(CUSTOM, "rmobike"),
+				PLUGIN_DEPENDS(CUSTOM, "libcharon-sa-managers"),
+				PLUGIN_SDEPEND(CUSTOM, "vici"),
+	};
+	*features = f;
+	return countof(f);
+}
+
+METHOD(plugin_t, destroy, void,
+	private_rmobike_plugin_t *this)
+{
+	free(this);
+}
+
+#ifdef PLUGIN_DEFINE
+/* since 6.0.3 */
+PLUGIN_DEFINE(rmobike)
+#else
+plugin_t *rmobike_plugin_create();
+
+/**
+ * Plugin constructor
+ */
+plugin_t *rmobike_plugin_create()
+#endif
+{
+	private_rmobike_plugin_t *this;
+
+	INIT(this,
+		.public = {
+			.plugin = {
+				.get_name = _get_name,
+				.get_features = _get_features,
+				.destroy = _destroy,
+			},
+		},
+	);
+
+	return &this->public.plugin;
+}

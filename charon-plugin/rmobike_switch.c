@@ -1,0 +1,797 @@
+/*
+ * Copyright (C) 2026 The mobikectl authors
+ *
+ * This program is free software; you can redistribute it and/or modify it
+ * under the terms of the GNU General Public License as published by the
+ * Free Software Foundation; either version 2 of the License, or (at your
+ * option) any later version.  See <http://www.fsf.org/copyleft/gpl.txt>.
+ *
+ * This program is distributed in the hope that it will be useful, but
+ * WITHOUT ANY WARRANTY; without even the implied warranty of MERCHANTABILITY
+ * or FITNESS FOR A PARTICULAR PURPOSE.  See the GNU General Public License
+ * for more details.
+ */
+
+#include "rmobike_switch.h"
+
+#include <daemon.h>
+#include <processing/jobs/callback_job.h>
+
+#include "rmobike_task.h"
+
+/**
+ * Seconds until a switch is given up if nothing else is said
+ */
+#define DEFAULT_TIMEOUT 15
+#define MAX_TIMEOUT 3600
+
+typedef struct private_rmobike_switch_t private_rmobike_switch_t;
+
+/**
+ * Private data of an rmobike_switch_t object.
+ */
+struct private_rmobike_switch_t {
+
+	/**
+	 * Public interface
+	 */
+	rmobike_switch_t public;
+
+	/**
+	 * Implements the interface to our tasks
+	 */
+	rmobike_task_owner_t owner;
+
+	/**
+	 * Socket, for commands and events
+	 */
+	rmobike_control_t *control;
+
+	/**
+	 * Known peers
+	 */
+	rmobike_peers_t *peers;
+
+	/**
+	 * What to accept
+	 */
+	rmobike_policy_t *policy;
+
+	/**
+	 * Starts updates
+	 */
+	rmobike_update_t *update;
+};
+
+/**
+ * A switch that times out
+ */
+typedef struct {
+	private_rmobike_switch_t *this;
+	uint32_t serial;
+	u_int generation;
+} timeout_t;
+
+/**
+ * Raise an event about a switch we asked for
+ */
+static void raise_switch(private_rmobike_switch_t *this, char *name,
+						 uint32_t id, char *token, char *reason)
+{
+	vici_builder_t *builder;
+
+	builder = this->control->event(this->control, id);
+	builder->add_kv(builder, "token", "%s", token);
+	if (reason)
+	{
+		builder->add_kv(builder, "reason", "%s", reason);
+	}
+	this->control->raise(this->control, name, 0, builder);
+}
+
+/**
+ * Forget the pending switch of a locked peer
+ */
+static void clear_pending(rmobike_peer_t *peer)
+{
+	DESTROY_IF(peer->pending.target);
+	memset(&peer->pending, 0, sizeof(peer->pending));
+}
+
+/**
+ * Milliseconds since a point in time
+ */
+static u_int elapsed(timeval_t *since)
+{
+	timeval_t now, diff;
+
+	time_monotonic(&now);
+	timersub(&now, since, &diff);
+	return diff.tv_sec * 1000 + diff.tv_usec / 1000;
+}
+
+/**
+ * Check if a switch is still the pending one
+ */
+static bool is_pending(private_rmobike_switch_t *this,
+					   rmobike_exchange_t *exchange)
+{
+	rmobike_peer_t *peer;
+	bool wanted = FALSE;
+
+	peer = this->peers->lock_serial(this->peers, exchange->serial);
+	if (peer)
+	{
+		wanted = peer->pending.generation == exchange->generation;
+		this->peers->unlock(this->peers);
+	}
+	return wanted;
+}
+
+/**
+ * Get the instance a task owner belongs to
+ */
+static private_rmobike_switch_t *instance_of(rmobike_task_owner_t *owner)
+{
+	return (private_rmobike_switch_t*)((char*)owner -
+						offsetof(private_rmobike_switch_t, owner));
+}
+
+/**
+ * Implements rmobike_task_owner_t.wanted
+ */
+static bool wanted(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
+{
+	return is_pending(instance_of(owner), exchange);
+}
+
+/**
+ * Implements rmobike_task_owner_t.answered
+ */
+static void answered(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange,
+					 ike_sa_t *ike_sa, message_t *response)
+{
+	private_rmobike_switch_t *this = instance_of(owner);
+	rmobike_peer_t *peer;
+	bool current = FALSE;
+	uint32_t id = 0;
+
+	peer = this->peers->lock_serial(this->peers, exchange->serial);
+	if (peer)
+	{
+		id = peer->id;
+		if (peer->pending.generation == exchange->generation)
+		{
+			current = TRUE;
+			peer->pending.acked = TRUE;
+		}
+		this->peers->unlock(this->peers);
+	}
+	if (current)
+	{
+		raise_switch(this, "switch-acked", id, exchange->token, NULL);
+	}
+}
+
+static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+						 uint32_t serial);
+
+/**
+ * Job that sends a switch again, after the IKE_SA its task was active on got
+ * replaced by a rekeying
+ */
+static job_requeue_t resend(timeout_t *data)
+{
+	private_rmobike_switch_t *this = data->this;
+	rmobike_peer_t *peer;
+	ike_sa_t *ike_sa;
+	uint32_t id = 0;
+
+	peer = this->peers->lock_serial(this->peers, data->serial);
+	if (peer)
+	{
+		id = peer->pending.generation == data->generation ? peer->id : 0;
+		this->peers->unlock(this->peers);
+	}
+	ike_sa = id ? charon->ike_sa_manager->checkout_by_id(
+									charon->ike_sa_manager, id) : NULL;
+	if (ike_sa)
+	{
+		if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED ||
+			ike_sa->get_state(ike_sa) == IKE_REKEYING)
+		{
+			queue_switch(this, ike_sa, data->serial);
+		}
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	return JOB_REQUEUE_NONE;
+}
+
+/**
+ * Implements rmobike_task_owner_t.dropped
+ */
+static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
+{
+	private_rmobike_switch_t *this = instance_of(owner);
+	timeout_t *data;
+
+	if (is_pending(this, exchange))
+	{
+		INIT(data,
+			.this = this,
+			.serial = exchange->serial,
+			.generation = exchange->generation,
+		);
+		lib->processor->queue_job(lib->processor,
+			(job_t*)callback_job_create((void*)resend, data, free, NULL));
+	}
+}
+
+/**
+ * Queue the pending switch of a peer on its checked out IKE_SA
+ */
+static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+						 uint32_t serial)
+{
+	rmobike_exchange_t exchange = {
+		.serial = serial,
+	};
+	rmobike_notify_t *notify = NULL;
+	rmobike_peer_t *peer;
+
+	peer = this->peers->lock_serial(this->peers, serial);
+	if (peer)
+	{
+		if (peer->pending.generation)
+		{
+			exchange.generation = peer->pending.generation;
+			memcpy(exchange.token, peer->pending.token, RMOBIKE_TOKEN_SIZE);
+			notify = rmobike_notify_create(
+						this->policy->get_notify_type(this->policy),
+						peer->pending.target->get_address(peer->pending.target));
+		}
+		this->peers->unlock(this->peers);
+	}
+	if (!notify)
+	{
+		return FALSE;
+	}
+	rmobike_task_queue(ike_sa, rmobike_task_create(&exchange,
+					linked_list_create_with_items(notify, NULL), &this->owner));
+	return TRUE;
+}
+
+/**
+ * Job that gives up a switch
+ */
+static job_requeue_t give_up(timeout_t *data)
+{
+	private_rmobike_switch_t *this = data->this;
+	char token[RMOBIKE_TOKEN_SIZE], *reason = NULL;
+	rmobike_peer_t *peer;
+	uint32_t id = 0;
+
+	peer = this->peers->lock_serial(this->peers, data->serial);
+	if (peer)
+	{
+		if (peer->pending.generation == data->generation)
+		{
+			id = peer->id;
+			memcpy(token, peer->pending.token, sizeof(token));
+			reason = peer->pending.acked ? "no-update" : "no-answer";
+			clear_pending(peer);
+		}
+		this->peers->unlock(this->peers);
+	}
+	if (reason)
+	{
+		raise_switch(this, "switch-timeout", id, token, reason);
+	}
+	return JOB_REQUEUE_NONE;
+}
+
+/**
+ * Check if an IKE_SA can be switched by us, return the reason if not
+ */
+static char *check_responder(ike_sa_t *ike_sa, host_t *target, char **text)
+{
+	host_t *me = ike_sa->get_my_host(ike_sa);
+
+	if (ike_sa->get_state(ike_sa) != IKE_ESTABLISHED &&
+		ike_sa->get_state(ike_sa) != IKE_REKEYING)
+	{
+		*text = "the IKE_SA is not established";
+		return "not-established";
+	}
+	if (ike_sa->has_condition(ike_sa, COND_ORIGINAL_INITIATOR))
+	{
+		*text = "we initiated this IKE_SA: use update-addresses";
+		return "not-responder";
+	}
+	if (!ike_sa->supports_extension(ike_sa, EXT_MOBIKE))
+	{
+		*text = "the peer does not support MOBIKE";
+		return "no-mobike";
+	}
+	if (me->ip_equals(me, target))
+	{
+		*text = "the IKE_SA uses this address already";
+		return "already-there";
+	}
+	return NULL;
+}
+
+/**
+ * Make a switch the pending one of a peer
+ *
+ * @return			FALSE if there is no such peer, or it did not send 'R'
+ */
+static bool set_pending(private_rmobike_switch_t *this, uint32_t id,
+						host_t *target, char *token, timeout_t *timeout,
+						char superseded[RMOBIKE_TOKEN_SIZE], bool *was)
+{
+	rmobike_peer_t *peer;
+	bool done = FALSE;
+
+	*was = FALSE;
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (peer)
+	{
+		if (peer->peer_r)
+		{
+			*was = peer->pending.generation != 0;
+			memcpy(superseded, peer->pending.token, RMOBIKE_TOKEN_SIZE);
+			clear_pending(peer);
+			if (++peer->generation == 0)
+			{
+				peer->generation = 1;
+			}
+			peer->pending.generation = peer->generation;
+			peer->pending.target = target->clone(target);
+			memcpy(peer->pending.token, token, RMOBIKE_TOKEN_SIZE);
+			time_monotonic(&peer->pending.started);
+			timeout->serial = peer->serial;
+			timeout->generation = peer->generation;
+			done = TRUE;
+		}
+		this->peers->unlock(this->peers);
+	}
+	return done;
+}
+
+/**
+ * Start a switch to a valid target
+ */
+static vici_message_t *start_switch(private_rmobike_switch_t *this,
+						uint32_t id, host_t *target, char *token, u_int seconds)
+{
+	char superseded[RMOBIKE_TOKEN_SIZE], *code, *text;
+	timeout_t *timeout;
+	ike_sa_t *ike_sa;
+	bool was;
+
+	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager, id);
+	if (!ike_sa)
+	{
+		return this->control->refuse(this->control, "unknown-ike-id",
+									 "no IKE_SA with ike-id %u", id);
+	}
+	code = check_responder(ike_sa, target, &text);
+	if (code)
+	{
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+		return this->control->refuse(this->control, code, "%s", text);
+	}
+	INIT(timeout,
+		.this = this,
+	);
+	if (!set_pending(this, id, target, token, timeout, superseded, &was))
+	{
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+		free(timeout);
+		return this->control->refuse(this->control, "peer-without-r",
+						"the peer did not announce that it can be switched");
+	}
+	DBG1(DBG_IKE, "asking peer of IKE_SA %s[%u] to switch to %H",
+		 ike_sa->get_name(ike_sa), id, target);
+	queue_switch(this, ike_sa, timeout->serial);
+	charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+
+	lib->scheduler->schedule_job(lib->scheduler,
+			(job_t*)callback_job_create((void*)give_up, timeout, free, NULL),
+			seconds);
+	if (was)
+	{
+		raise_switch(this, "switch-superseded", id, superseded, NULL);
+	}
+	return this->control->done(this->control, NULL);
+}
+
+/**
+ * Get the unique ID of the current IKE_SA, given that of it or the one it
+ * replaced
+ */
+static uint32_t current_id(private_rmobike_switch_t *this, uint32_t id)
+{
+	rmobike_peer_t *peer;
+
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (peer)
+	{
+		id = peer->id;
+		this->peers->unlock(this->peers);
+	}
+	return id;
+}
+
+/**
+ * Check if an address is one of ours
+ */
+static bool is_local(host_t *address)
+{
+	return charon->kernel->get_interface(charon->kernel, address, NULL);
+}
+
+CALLBACK(switch_address, vici_message_t*,
+	private_rmobike_switch_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	char token[RMOBIKE_TOKEN_SIZE], *address;
+	uint32_t id, seconds = DEFAULT_TIMEOUT;
+	vici_message_t *response;
+	host_t *target;
+
+	if (!rmobike_parse_number(request->get_str(request, NULL, "ike-id"), 1,
+							  UINT32_MAX, &id) ||
+		!rmobike_parse_token(request->get_str(request, NULL, "token"), token) ||
+		(request->get_str(request, NULL, "timeout") &&
+		 !rmobike_parse_number(request->get_str(request, NULL, "timeout"), 1,
+							   MAX_TIMEOUT, &seconds)))
+	{
+		return this->control->refuse(this->control, "bad-request",
+					"ike-id and timeout have to be numbers, token short");
+	}
+	address = request->get_str(request, "", "address");
+	target = rmobike_parse_address(address);
+	if (!target)
+	{
+		return this->control->refuse(this->control, "bad-address",
+								"'%s' is not a unicast IP address", address);
+	}
+	if (!request->get_bool(request, FALSE, "foreign") && !is_local(target))
+	{
+		response = this->control->refuse(this->control, "not-local",
+								"%H is not one of our addresses", target);
+	}
+	else
+	{
+		response = start_switch(this, current_id(this, id), target, token,
+								seconds);
+	}
+	target->destroy(target);
+	return response;
+}
+
+/**
+ * Parse an optional address of a request
+ */
+static bool optional_address(vici_message_t *request, char *key, host_t **host)
+{
+	char *address;
+
+	address = request->get_str(request, NULL, key);
+	*host = rmobike_parse_address(address);
+	return !address || *host;
+}
+
+/**
+ * Check an update that was asked for, and start it
+ */
+static vici_message_t *start_update(private_rmobike_switch_t *this,
+							uint32_t id, host_t *local, host_t *remote,
+							char *token)
+{
+	rmobike_peer_t *peer;
+	uint32_t serial;
+
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (!peer)
+	{
+		return this->control->refuse(this->control, "unknown-ike-id",
+							"no IKEv2 SA with ike-id %u", id);
+	}
+	serial = peer->serial;
+	id = !peer->up ? 0 : !peer->initiator ? 1 : !peer->mobike ? 2 : 3;
+	this->peers->unlock(this->peers);
+	switch (id)
+	{
+		case 0:
+			return this->control->refuse(this->control, "not-established",
+							"the IKE_SA is not established");
+		case 1:
+			return this->control->refuse(this->control, "not-initiator",
+							"only the initiator of an IKE_SA may update its "
+							"addresses: use switch-address");
+		case 2:
+			return this->control->refuse(this->control, "no-mobike",
+							"the peer does not support MOBIKE");
+		default:
+			break;
+	}
+	if (local && !is_local(local))
+	{
+		return this->control->refuse(this->control, "not-local",
+							"%H is not one of our addresses", local);
+	}
+	if (local && remote &&
+		local->get_family(local) != remote->get_family(remote))
+	{
+		return this->control->refuse(this->control, "bad-address",
+							"%H and %H are of different families", local,
+							remote);
+	}
+	this->update->schedule(this->update, serial, local, remote, token,
+						   "command");
+	return this->control->done(this->control, NULL);
+}
+
+CALLBACK(update_addresses, vici_message_t*,
+	private_rmobike_switch_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	host_t *local = NULL, *remote = NULL;
+	char token[RMOBIKE_TOKEN_SIZE];
+	vici_message_t *response;
+	uint32_t id;
+
+	if (!rmobike_parse_number(request->get_str(request, NULL, "ike-id"), 1,
+							  UINT32_MAX, &id) ||
+		!rmobike_parse_token(request->get_str(request, NULL, "token"), token))
+	{
+		return this->control->refuse(this->control, "bad-request",
+							"ike-id has to be a number, token short");
+	}
+	if (!optional_address(request, "local", &local) ||
+		!optional_address(request, "remote", &remote) ||
+		(!local && !remote))
+	{
+		response = this->control->refuse(this->control, "bad-address",
+							"local and remote have to be unicast IP addresses, "
+							"at least one is needed");
+	}
+	else
+	{
+		response = start_update(this, id, local, remote, token);
+	}
+	DESTROY_IF(local);
+	DESTROY_IF(remote);
+	return response;
+}
+
+/**
+ * Read the address in a SWITCH_TO_IP_ADDRESS notify
+ */
+static host_t *read_target(notify_payload_t *notify)
+{
+	chunk_t data = notify->get_notification_data(notify);
+
+	switch (data.len)
+	{
+		case 4:
+			return host_create_from_chunk(AF_INET, data, 0);
+		case 16:
+			return host_create_from_chunk(AF_INET6, data, 0);
+		default:
+			return NULL;
+	}
+}
+
+/**
+ * Decide about a switch the peer asks us for, return the reason to refuse it
+ */
+static char *decide(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+					uint32_t serial, host_t *target)
+{
+	enumerator_t *enumerator;
+	rmobike_peer_t *peer;
+	host_t *address, *other;
+	bool known = FALSE, calm = FALSE;
+
+	other = ike_sa->get_other_host(ike_sa);
+	if (other->ip_equals(other, target))
+	{
+		return "already-there";
+	}
+	enumerator = ike_sa->create_peer_address_enumerator(ike_sa);
+	while (!known && enumerator->enumerate(enumerator, &address))
+	{
+		known = address->ip_equals(address, target);
+	}
+	enumerator->destroy(enumerator);
+	if (!this->policy->accepts(this->policy, target, known))
+	{
+		return "address-not-allowed";
+	}
+	peer = this->peers->lock_serial(this->peers, serial);
+	if (peer)
+	{
+		calm = this->policy->take(this->policy, &peer->bucket.level,
+								  &peer->bucket.filled);
+		this->peers->unlock(this->peers);
+	}
+	return calm ? NULL : "too-many";
+}
+
+/**
+ * Raise an event about a switch the peer asked us for
+ */
+static void raise_received(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+						   message_t *message, host_t *target, char *refused)
+{
+	vici_builder_t *builder;
+
+	builder = this->control->event(this->control,
+								   ike_sa->get_unique_id(ike_sa));
+	builder->add_kv(builder, "message-id", "%u",
+					message->get_message_id(message));
+	if (target)
+	{
+		builder->add_kv(builder, "address", "%H", target);
+	}
+	if (refused)
+	{
+		DBG1(DBG_IKE, "refusing to switch IKE_SA %s[%u]: %s",
+			 ike_sa->get_name(ike_sa), ike_sa->get_unique_id(ike_sa), refused);
+		builder->add_kv(builder, "reason", "%s", refused);
+	}
+	else
+	{
+		DBG1(DBG_IKE, "peer of IKE_SA %s[%u] asks to switch to %H",
+			 ike_sa->get_name(ike_sa), ike_sa->get_unique_id(ike_sa), target);
+	}
+	this->control->raise(this->control,
+					refused ? "switch-refused" : "switch-received", 0, builder);
+}
+
+METHOD(rmobike_switch_t, request, void,
+	private_rmobike_switch_t *this, ike_sa_t *ike_sa, message_t *message)
+{
+	char token[RMOBIKE_TOKEN_SIZE] = "", *refused;
+	notify_payload_t *notify;
+	rmobike_peer_t *peer;
+	uint32_t serial;
+	host_t *target;
+
+	notify = message->get_notify(message,
+								 this->policy->get_notify_type(this->policy));
+	if (!notify)
+	{
+		return;
+	}
+	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), FALSE);
+	if (!peer || !peer->up || !peer->initiator || !peer->own_r)
+	{	/* as responder nothing but the empty response is allowed */
+		refused = !peer || !peer->up ? "not-established" :
+				  !peer->initiator ? "not-initiator" : "not-announced";
+		if (peer)
+		{
+			this->peers->unlock(this->peers);
+		}
+		raise_received(this, ike_sa, message, NULL, refused);
+		return;
+	}
+	serial = peer->serial;
+	this->peers->unlock(this->peers);
+
+	target = read_target(notify);
+	if (!target)
+	{
+		raise_received(this, ike_sa, message, NULL, "malformed");
+		this->update->check_liveness(this->update, serial);
+		return;
+	}
+	refused = decide(this, ike_sa, serial, target);
+	raise_received(this, ike_sa, message, target, refused);
+	if (refused)
+	{
+		this->update->check_liveness(this->update, serial);
+	}
+	else
+	{
+		this->update->schedule(this->update, serial, NULL, target, token,
+							   "switch");
+	}
+	target->destroy(target);
+}
+
+METHOD(rmobike_switch_t, updated, void,
+	private_rmobike_switch_t *this, ike_sa_t *ike_sa, host_t *local,
+	host_t *remote)
+{
+	vici_builder_t *builder;
+	char token[RMOBIKE_TOKEN_SIZE];
+	rmobike_peer_t *peer;
+	bool done = FALSE;
+	u_int ms = 0;
+
+	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), FALSE);
+	if (peer)
+	{
+		if (peer->pending.generation &&
+			local->ip_equals(local, peer->pending.target))
+		{
+			done = TRUE;
+			ms = elapsed(&peer->pending.started);
+			memcpy(token, peer->pending.token, sizeof(token));
+			clear_pending(peer);
+		}
+		this->peers->unlock(this->peers);
+	}
+	if (done)
+	{
+		builder = this->control->event(this->control,
+									   ike_sa->get_unique_id(ike_sa));
+		builder->add_kv(builder, "token", "%s", token);
+		builder->add_kv(builder, "local", "%H", local);
+		builder->add_kv(builder, "remote", "%H", remote);
+		builder->add_kv(builder, "elapsed-ms", "%u", ms);
+		this->control->raise(this->control, "switch-done", 0, builder);
+	}
+}
+
+METHOD(rmobike_switch_t, gone, void,
+	private_rmobike_switch_t *this, ike_sa_t *ike_sa)
+{
+	char token[RMOBIKE_TOKEN_SIZE];
+	uint32_t id = ike_sa->get_unique_id(ike_sa);
+
+	if (this->peers->remove(this->peers, id, token))
+	{
+		raise_switch(this, "switch-timeout", id, token, "ike-sa-gone");
+	}
+}
+
+METHOD(rmobike_switch_t, destroy, void,
+	private_rmobike_switch_t *this)
+{
+	free(this);
+}
+
+/*
+ * Described in header
+ */
+rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
+							rmobike_peers_t *peers, rmobike_policy_t *policy,
+							rmobike_update_t *update)
+{
+	private_rmobike_switch_t *this;
+
+	INIT(this,
+		.public = {
+			.request = _request,
+			.updated = _updated,
+			.gone = _gone,
+			.destroy = _destroy,
+		},
+		.owner = {
+			.wanted = wanted,
+			.answered = answered,
+			.dropped = dropped,
+		},
+		.control = control,
+		.peers = peers,
+		.policy = policy,
+		.update = update,
+	);
+
+	control->add_event(control, "switch-acked");
+	control->add_event(control, "switch-done");
+	control->add_event(control, "switch-timeout");
+	control->add_event(control, "switch-superseded");
+	control->add_event(control, "switch-received");
+	control->add_event(control, "switch-refused");
+	control->add_command(control, "switch-address", switch_address, this);
+	control->add_command(control, "update-addresses", update_addresses, this);
+
+	return &this->public;
+}
