@@ -64,18 +64,22 @@ def ruleset(node: Node) -> str:
     nat = f"""
 table ip nat {{
   chain postrouting {{
-    type nat hook postrouting priority srcnat;
+    type nat hook postrouting priority 100;
 {rules}  }}
 }}
 """
     return (nat if rules else "") + DROPS
 
 
-DROPS = """
-table inet lab {
-  chain forward {
-    type filter hook forward priority filter;
-  }
-}
+DROPS = "".join(
+    f"""
+table {family} lab {{
+  chain forward {{
+    type filter hook forward priority 0;
+  }}
+}}
 """
-"""Where scenarios put the rules that make a router drop packets."""
+    for family in ("ip", "ip6")
+)
+"""Where scenarios put the rules that make a router drop packets; one table a family: not every kernel
+has ``inet`` tables."""

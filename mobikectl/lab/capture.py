@@ -1,0 +1,236 @@
+"""Seeing a node's packets (AF_PACKET) and pinging through its tunnel, each in a thread of its own.
+
+The sockets are opened inside the node's network namespace and used from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from pyroute2 import netns
+
+from mobikectl.errors import LabError
+from mobikectl.lab.packets import Packet, read_packet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path as FilePath
+
+    from mobikectl.model import IpAddress
+
+T = TypeVar("T")
+
+ETH_P_ALL = 3
+SO_TIMESTAMPNS = 35
+PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 65535, 101)
+"""Of a pcap file with nanoseconds and raw IP packets (LINKTYPE_RAW)."""
+MAX_PACKETS = 200_000
+"""A scenario has about 10,000; this bounds the memory of one that floods."""
+IGNORED_DEVICES = {"lo", "ipsec0"}
+
+
+def open_in(namespace: str, factory: Callable[[], T]) -> T:
+    """Given a namespace and what to open, open it there: a socket stays in the namespace it was made in."""
+
+    def work() -> T:
+        netns.setns(namespace)
+        return factory()
+
+    # setns changes one thread; this one ends with it.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result(timeout=10)
+
+
+class Capture:
+    """Records the IKE and ESP packets of a node, and all its packets into a pcap file. A context manager."""
+
+    def __init__(self, namespace: str, pcap: FilePath) -> None:
+        self.packets: list[Packet] = []
+        self.kernel_drops = 0
+        self._sock = open_in(namespace, _packet_socket)
+        self._pcap = pcap.open("wb")
+        self._pcap.write(PCAP_HEADER)
+        self._wake_r, self._wake_w = os.pipe()
+        self._new = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name=f"capture-{namespace}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.write(self._wake_w, b"x")
+        self._thread.join(10)
+        stats = self._sock.getsockopt(263, 6, 8)  # SOL_PACKET, PACKET_STATISTICS
+        self.kernel_drops = struct.unpack("II", stats)[1]
+        self._sock.close()
+        self._pcap.close()
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
+    def wait_for(self, wanted: Callable[[Packet], bool], *, start: int, deadline: float) -> Packet | None:
+        """Given a test, return the first packet from index `start` on that passes; None at the deadline.
+
+        `deadline` is a time of CLOCK_MONOTONIC. Blocks: call it in a thread.
+        """
+        at = start
+        with self._new:
+            while True:
+                while at < len(self.packets):
+                    if wanted(self.packets[at]):
+                        return self.packets[at]
+                    at += 1
+                left = deadline - time.monotonic()
+                if left <= 0 or not self._new.wait(left):
+                    return None
+
+    def _run(self) -> None:
+        # The kernel stamps packets with the wall clock; a scenario is too short for it to drift.
+        offset = time.clock_gettime(time.CLOCK_REALTIME) - time.monotonic()
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        poller.register(self._wake_r, select.POLLIN)
+        while True:
+            if any(fd == self._wake_r for fd, _ in poller.poll()):
+                return
+            data, ancillary, _, source = self._sock.recvmsg(2048, 64)
+            if source[0] in IGNORED_DEVICES or len(self.packets) >= MAX_PACKETS:
+                continue
+            seconds, nanos = _timestamp(ancillary)
+            self._pcap.write(struct.pack("<IIII", seconds, nanos, len(data), len(data)) + data)
+            outgoing = source[2] == socket.PACKET_OUTGOING
+            packet = read_packet(data, time=seconds + nanos / 1e9 - offset, outgoing=outgoing)
+            if packet is not None:
+                with self._new:
+                    self.packets.append(packet)
+                    self._new.notify_all()
+
+
+def _packet_socket() -> socket.socket:
+    sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+    sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    return sock
+
+
+def _timestamp(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
+            seconds, nanos = struct.unpack("qq", data[:16])
+            return seconds, nanos
+    raise LabError("the kernel gives no packet timestamps", hint="is SO_TIMESTAMPNS missing here?")
+
+
+@dataclass(slots=True)
+class Ping:
+    """One echo request: when it was sent, and when its reply came (CLOCK_MONOTONIC, seconds)."""
+
+    sent: float
+    received: float | None = None
+    refused: bool = False
+    """The kernel did not take it (no route, link down): lost before it left."""
+
+
+class Pinger:
+    """Sends an ICMP echo request every `interval` seconds from one inside address to the other.
+
+    A context manager; leaving it waits up to `tail` seconds for the last replies.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        source: IpAddress,
+        target: IpAddress,
+        *,
+        interval: float = 0.01,
+        tail: float = 1.0,
+    ) -> None:
+        self.pings: list[Ping] = []
+        self._v6 = target.version == 6
+        self._target = str(target)
+        self._interval = interval
+        self._tail = tail
+        self._ident = threading.get_native_id() & 0xFFFF
+        self._sock = open_in(namespace, lambda: self._icmp_socket(str(source)))
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"ping-{namespace}", daemon=True)
+
+    def _icmp_socket(self, source: str) -> socket.socket:
+        family = socket.AF_INET6 if self._v6 else socket.AF_INET
+        protocol = socket.IPPROTO_ICMPV6 if self._v6 else socket.IPPROTO_ICMP
+        sock = socket.socket(family, socket.SOCK_RAW, protocol)
+        sock.setblocking(False)
+        sock.bind((source, 0))
+        return sock
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(self._tail + 5)
+        self._sock.close()
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._sock, select.POLLIN)
+        due = time.monotonic()
+        end: float | None = None
+        while True:
+            now = time.monotonic()
+            if end is None and self._stop.is_set():
+                end = now + self._tail
+            if end is not None and (now >= end or all(p.received or p.refused for p in self.pings)):
+                return
+            if end is None and now >= due:
+                self._send(len(self.pings))
+                # Never catch up with a burst: each packet is a sample of its own moment.
+                due = max(due + self._interval, now + self._interval / 2)
+            next_wake = due if end is None else end
+            if poller.poll(max(0.0, next_wake - time.monotonic()) * 1000):
+                self._receive()
+
+    def _send(self, sequence: int) -> None:
+        head = struct.pack("!BBHHH", 128 if self._v6 else 8, 0, 0, self._ident, sequence & 0xFFFF)
+        packet = bytearray(head + struct.pack("!I", sequence) + bytes(44))
+        if not self._v6:  # for ICMPv6 the kernel does it
+            struct.pack_into("!H", packet, 2, checksum(bytes(packet)))
+        ping = Ping(time.monotonic())
+        self.pings.append(ping)
+        try:
+            self._sock.sendto(packet, (self._target, 0))
+        except OSError:
+            ping.refused = True
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                data = self._sock.recv(2048)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error queued on the socket: the missing reply counts
+            now = time.monotonic()
+            body = data if self._v6 else data[(data[0] & 15) * 4 :]
+            if len(body) < 12 or body[0] != (129 if self._v6 else 0):
+                continue
+            ident, _, sequence = struct.unpack_from("!HHI", body, 4)
+            if ident == self._ident and sequence < len(self.pings) and self.pings[sequence].received is None:
+                self.pings[sequence].received = now
+
+
+def checksum(data: bytes) -> int:
+    """Given bytes of even length, return their Internet checksum (RFC 1071)."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xFFFF

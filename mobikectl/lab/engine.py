@@ -1,0 +1,188 @@
+"""Runs a scenario: lab up, tunnels up, pings and captures on, steps, measuring, judging, lab down."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mobikectl.errors import MobikectlError
+from mobikectl.lab import measure, vici
+from mobikectl.lab.capture import Capture, Pinger
+from mobikectl.lab.checks import judge
+from mobikectl.lab.instance import Lab
+from mobikectl.lab.results import Point, Result, Track
+from mobikectl.lab.run import Run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobikectl.lab.scenario import Scenario
+
+Tell = Callable[[str], None]
+"""Takes one line of progress."""
+
+BEFORE = 0.3
+"""Seconds of undisturbed traffic before the first step: what "nothing wrong" looks like here."""
+
+
+async def run_scenario(
+    scenario: Scenario, *, esp: str, out: Path, sidecar: bool = True, tell: Tell = lambda _: None
+) -> Result:
+    """Given a scenario, run it in a lab of its own and return what was measured.
+
+    ``esp``: ``userland`` or ``kernel``; ``out``: where logs and captures are kept (a folder per scenario);
+    without ``sidecar`` the charons are alone. What fails is told in the result, not raised. The lab is gone
+    when this returns or is cancelled.
+    """
+    started = time.monotonic()
+    logs = out / scenario.name
+    logs.mkdir(parents=True, exist_ok=True)
+    result = Result(scenario.name, scenario.description, esp, sidecar, logs=str(logs))
+    name = f"{scenario.name[:17]}-{secrets.token_hex(3)}"
+    try:
+        lab = Lab.new(name, scenario.name, scenario.topology, esp=esp)
+        try:
+            tell("building")
+            await lab.up()
+            async with asyncio.timeout(scenario.deadline):
+                await _in_lab(lab, scenario, result, logs, tell)
+        finally:
+            lab.keep_logs(logs)
+            await lab.down()
+    except MobikectlError as error:
+        result.error = str(error)
+    except TimeoutError:
+        result.error = f"not at its end after {scenario.deadline:g} s"
+    result.seconds = time.monotonic() - started
+    return result
+
+
+async def _in_lab(lab: Lab, scenario: Scenario, result: Result, logs: Path, tell: Tell) -> None:
+    topology = scenario.topology
+    with contextlib.ExitStack() as recording:
+        captures = {
+            t.name: recording.enter_context(Capture(lab.namespace(t.client), logs / f"{t.name}.pcap"))
+            for t in topology.tunnels
+        }
+        for tunnel in topology.tunnels:
+            await asyncio.to_thread(vici.initiate, lab.vici_socket(tunnel.client), tunnel.name)
+        tell("tunnels are up")
+        run = Run(lab, captures, folder=scenario.folder, sidecar=result.sidecar, tell=tell)
+        try:
+            if result.sidecar:
+                await asyncio.gather(
+                    *(run.sidecar_start(n.name) for n in topology.nodes.values() if n.sidecar)
+                )
+            before = await _list_all(lab)
+            threads = {
+                node: recording.enter_context(vici.EventThread(node, lab.vici_socket(node)))
+                for node in topology.charons
+            }
+            pingers = {
+                t.name: recording.enter_context(
+                    Pinger(lab.namespace(t.client), t.client_inside, t.gateway_inside)
+                )
+                for t in topology.tunnels
+            }
+            result.start = time.monotonic()
+            await run.traffic(BEFORE)
+            try:
+                await scenario.steps()(run)
+            except MobikectlError as error:  # what was measured until then shows why
+                result.error = str(error)
+            result.end = time.monotonic()
+            for pinger in pingers.values():
+                await asyncio.to_thread(pinger.__exit__)
+            after = await _list_all(lab)
+        finally:
+            await run.close()
+    events = [event for thread in threads.values() for event in thread.events]
+    _measure(scenario, result, run, captures, pingers, (before, after), events)
+
+
+async def _list_all(lab: Lab) -> dict[str, list[tuple[str, dict[str, Any]]]]:
+    return {
+        node: await asyncio.to_thread(vici.list_sas, lab.vici_socket(node)) for node in lab.topology.charons
+    }
+
+
+def _measure(
+    scenario: Scenario,
+    result: Result,
+    run: Run,
+    captures: dict[str, Capture],
+    pingers: dict[str, Pinger],
+    listed: tuple[dict[str, Any], dict[str, Any]],
+    events: list[vici.CharonEvent],
+) -> None:
+    before, after = listed
+    tunnels = scenario.topology.tunnels
+    for tunnel in tunnels:
+        packets = [p for p in captures[tunnel.name].packets if p.time >= result.start]
+        pings = pingers[tunnel.name].pings
+        prefix = f"{tunnel.name}." if len(tunnels) > 1 else ""
+        numbers: dict[str, float | str] = {
+            **measure.ping_metrics(pings),
+            **measure.ike_metrics(packets),
+            "capture_drops": captures[tunnel.name].kernel_drops,
+            "path": measure.path_of(after[tunnel.client], tunnel.name),
+            "gateway_path": measure.path_of(after[tunnel.gateway], tunnel.name),
+        }
+        result.metrics |= {prefix + name: value for name, value in numbers.items()}
+        wire = tuple(measure.path_intervals(packets, until=result.end))
+        result.tracks.append(Track(f"{tunnel.name}: path on the wire", "path", intervals=wire))
+        charon = _charon_paths(before[tunnel.client], events, tunnel.client, tunnel.name, result)
+        result.tracks.append(Track(f"{tunnel.name}: path in charon", "charon", intervals=charon))
+        lost = tuple(Point(at, "lost") for at in measure.lost_at(pings))
+        result.tracks.append(Track(f"{tunnel.name}: lost pings", "lost", points=lost))
+    result.metrics |= _sa_metrics(before, after, events) | run.journal.metrics
+    result.tracks += _point_tracks(run, events)
+    result.verdicts = judge(scenario.checks, result.metrics, esp=result.esp, sidecar=result.sidecar)
+
+
+def _sa_metrics(
+    before: dict[str, Any], after: dict[str, Any], events: list[vici.CharonEvent]
+) -> dict[str, float | str]:
+    """Return ``sas_lost`` and ``sas_new`` over all charons, ``child_spis_kept`` and ``address_updates``."""
+    lost = [sa for node in before for sa in measure.sa_keys(before[node]) - measure.sa_keys(after[node])]
+    new = [sa for node in before for sa in measure.sa_keys(after[node]) - measure.sa_keys(before[node])]
+    kept = all(measure.child_spis(before[node]) == measure.child_spis(after[node]) for node in before)
+    return {
+        "sas_lost": len(lost),
+        "sas_new": len(new),
+        "child_spis_kept": "yes" if kept else "no",
+        "address_updates": sum(event.name == "ike-update" for event in events),
+    }
+
+
+def _charon_paths(
+    before: list[tuple[str, dict[str, Any]]],
+    events: list[vici.CharonEvent],
+    node: str,
+    tunnel: str,
+    result: Result,
+) -> tuple[measure.Interval, ...]:
+    """The path that the client's charon says it uses: as listed before, then as its ike-update events tell."""
+    changes = [(result.start, measure.path_of(before, tunnel))]
+    for event in events:
+        if event.node == node and event.name == "ike-update" and tunnel in event.data:
+            new = event.data
+            local, remote = new.get("local-host"), new.get("remote-host")
+            changes.append((event.time, f"{local} -> {remote}"))
+    ends = [at for at, _ in changes[1:]] + [result.end]
+    return tuple(measure.Interval(at, end, path) for (at, path), end in zip(changes, ends, strict=True))
+
+
+def _point_tracks(run: Run, events: list[vici.CharonEvent]) -> list[Track]:
+    causes = tuple(Point(cause.at, cause.label) for cause in run.journal.causes)
+    charon = tuple(Point(e.time, f"{e.node}: {e.name}") for e in sorted(events, key=lambda e: e.time))
+    return [
+        Track("causes", "cause", points=causes),
+        Track("decisions", "decision", points=run.sidecar_points("decision")),
+        Track("moves", "move", points=run.sidecar_points("action")),
+        Track("charon's events", "event", points=charon),
+    ]

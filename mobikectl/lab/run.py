@@ -1,0 +1,257 @@
+"""What a scenario's steps can do: real actions on a running lab, each remembered with its moment."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from mobikectl.control.client import ControlClient
+from mobikectl.errors import LabError, SidecarError
+from mobikectl.lab.measure import is_served
+from mobikectl.lab.processes import identify
+from mobikectl.lab.results import Point
+from mobikectl.model import ROUTE_PROTOCOL, Path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path as FilePath
+
+    from mobikectl.lab.capture import Capture
+    from mobikectl.lab.instance import Lab
+
+SIDECAR_DEADLINE = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Something that a step did to the network."""
+
+    at: float
+    label: str
+
+
+@dataclass(slots=True)
+class Journal:
+    """What happened while the steps ran."""
+
+    causes: list[Cause] = field(default_factory=list)
+    metrics: dict[str, float | str] = field(default_factory=dict)
+    sidecar_events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    """(node, event) as the control socket tells them."""
+
+
+class Run:
+    """Given to a scenario's ``steps(run)``."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        captures: Mapping[str, Capture],
+        *,
+        folder: FilePath,
+        sidecar: bool,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.lab = lab
+        self.sidecar = sidecar
+        """Whether sidecars take part; without, charon is alone."""
+        self.journal = Journal()
+        self._captures = captures
+        self._folder = folder
+        self._tell = tell
+        self._followers: list[asyncio.Task[None]] = []
+
+    # --- causes ----------------------------------------------------------------------------------
+
+    async def link_down(self, node: str, dev: str) -> Cause:
+        """Set a device down: its addresses stay, its routes go, its carrier at the other end too."""
+        return await self._cause(f"{dev} down", node, "ip", "link", "set", dev, "down")
+
+    async def link_up(self, node: str, dev: str) -> Cause:
+        """Set a device up. Its static routes do not come back by themselves: see `routes_back`."""
+        return await self._cause(f"{dev} up", node, "ip", "link", "set", dev, "up")
+
+    async def address_add(self, node: str, dev: str, address: str) -> Cause:
+        """Given an address with its prefix length, add it to a device."""
+        flags = ("nodad",) if ":" in address else ()
+        return await self._cause(f"+{address}", node, "ip", "addr", "add", address, "dev", dev, *flags)
+
+    async def address_del(self, node: str, dev: str, address: str) -> Cause:
+        """Given an address with its prefix length, take it from a device."""
+        return await self._cause(f"-{address}", node, "ip", "addr", "del", address, "dev", dev)
+
+    async def route_add(self, node: str, dst: str, **how: str | int) -> Cause:
+        """Add a route; `how` are ``ip route``'s words (via, dev, metric, src, proto)."""
+        return await self._route("add", node, dst, how)
+
+    async def route_replace(self, node: str, dst: str, **how: str | int) -> Cause:
+        """Add or replace a route, as `route_add`."""
+        return await self._route("replace", node, dst, how)
+
+    async def route_del(self, node: str, dst: str, **how: str | int) -> Cause:
+        """Remove a route, as `route_add`."""
+        return await self._route("del", node, dst, how)
+
+    async def _route(self, verb: str, node: str, dst: str, how: Mapping[str, str | int]) -> Cause:
+        words = [str(word) for pair in how.items() for word in pair]
+        family = ("-6",) if ":" in f"{dst} {' '.join(words)}" else ()
+        return await self._cause(f"route {verb} {dst}", node, "ip", *family, "route", verb, dst, *words)
+
+    async def drop(self, router: str, rule: str) -> Cause:
+        """Given a router and an nft match, have the router drop such packets silently.
+
+        The match begins with ``ip`` or ``ip6``: ``ip saddr 198.18.1.1``.
+        """
+        family = rule.split()[0]
+        return await self._cause(
+            f"drop {rule}", router, "nft", "add", "rule", family, "lab", "forward", *rule.split(), "drop"
+        )
+
+    async def undrop(self, router: str) -> Cause:
+        """Have a router forward everything again."""
+        script = "nft flush chain ip lab forward; nft flush chain ip6 lab forward"
+        return await self.sh(router, script, label="drops end")
+
+    async def sh(self, node: str, script: str, *, label: str) -> Cause:
+        """Run a shell script on a node as one cause with a name of its own."""
+        return await self._cause(label, node, "sh", "-ec", script)
+
+    async def _cause(self, label: str, node: str, *argv: str) -> Cause:
+        # Taken before: what follows from it cannot come earlier.
+        cause = Cause(time.monotonic(), f"{node}: {label}")
+        await self.lab.run_in(node, *argv)
+        self.journal.causes.append(cause)
+        self._tell(cause.label)
+        return cause
+
+    # --- waiting and measuring -------------------------------------------------------------------
+
+    async def traffic(self, seconds: float) -> None:
+        """Let the pings run for a while: the stretch of time that is measured."""
+        await asyncio.sleep(seconds)
+
+    async def served(
+        self, tunnel: str, local: str, remote: str, *, after: Cause, metric: str, within: float = 10.0
+    ) -> float:
+        """Wait until ESP of a tunnel comes in over the path local -> remote after a cause.
+
+        Record and return the milliseconds from the cause to that packet under the name `metric`.
+        Raise LabError when none came `within` so many seconds after the cause.
+        """
+        path = Path(ip_address(local), ip_address(remote))
+        capture = self._captures[tunnel]
+        packet = await asyncio.to_thread(
+            capture.wait_for, lambda p: is_served(p, after.at, path), start=0, deadline=after.at + within
+        )
+        if packet is None:
+            raise LabError(
+                f"{tunnel}: nothing came over {path} within {within:g} s after {after.label!r}",
+                hint="see charon.log and sidecar.out",
+            )
+        took = round((packet.time - after.at) * 1000, 2)
+        self.journal.metrics[metric] = took
+        self._tell(f"{tunnel} on {path} after {took:.0f} ms")
+        return took
+
+    def record(self, metric: str, value: float | str) -> None:
+        """Record a measurement of the scenario's own under a name that its checks use."""
+        self.journal.metrics[metric] = value
+
+    async def routes_of_sidecar(self, node: str) -> list[str]:
+        """Return the routes on a node that carry mobikectl's protocol number, in every table."""
+        lines: list[str] = []
+        for family in ("-4", "-6"):
+            output = await self.lab.run_in(
+                node, "ip", family, "route", "show", "table", "all", "proto", str(ROUTE_PROTOCOL)
+            )
+            lines += [line for line in output.splitlines() if line.strip()]
+        return lines
+
+    # --- sidecars --------------------------------------------------------------------------------
+
+    async def sidecar_start(self, node: str) -> None:
+        """Start a node's sidecar with its configuration and wait until it is healthy.
+
+        Raise LabError when it ended or is not healthy in time.
+        """
+        configuration = self._folder / self.lab.topology.nodes[node].sidecar
+        (self.lab.record.node_dir(node) / "mobikectl.toml").write_text(configuration.read_text())
+        who = self.lab.start(
+            node, "sidecar", [sys.executable, "-m", "mobikectl", "run", "--config", "/run/mobikectl.toml"]
+        )
+        end = time.monotonic() + SIDECAR_DEADLINE
+        log = self.lab.record.node_dir(node) / "sidecar.out"
+        while True:  # noqa: ASYNC110 (no event tells that a socket appeared)
+            try:
+                async with ControlClient(self.control_socket(node)) as client:
+                    health = await client.health()
+                if health.get("ok"):
+                    break
+                reason = str(health)
+            except SidecarError as error:
+                reason = error.message
+            if identify(who.pid) != who:
+                raise LabError(f"{node}: the sidecar ended: {_last_line(log)}", hint="see sidecar.out")
+            if time.monotonic() > end:
+                raise LabError(f"{node}: the sidecar is not healthy: {reason}", hint="see sidecar.out")
+            await asyncio.sleep(0.05)
+        self._followers.append(asyncio.create_task(self._follow(node)))
+        self._tell(f"{node}: sidecar runs")
+
+    async def sidecar_kill(self, node: str) -> Cause:
+        """Kill a node's sidecar (SIGKILL): it cannot clean up anything."""
+        who = self.lab.newest(node, "sidecar")
+        cause = Cause(time.monotonic(), f"{node}: SIGKILL of the sidecar")
+        if not self.lab.signal(who, signal.SIGKILL):
+            raise LabError(f"{node}: the sidecar was gone already", hint="see sidecar.out")
+        while identify(who.pid) == who:  # noqa: ASYNC110 (SIGKILL takes no longer than this)
+            await asyncio.sleep(0.005)
+        self.journal.causes.append(cause)
+        self._tell(cause.label)
+        return cause
+
+    def control_socket(self, node: str) -> FilePath:
+        """Given a node, return the path of its sidecar's control socket on this machine."""
+        return self.lab.record.node_dir(node) / "mobikectl" / "control.sock"
+
+    async def mobikectl(self, node: str, *arguments: str, check: bool = True) -> str:
+        """Run the command line on a node and return its output."""
+        return await self.lab.run_in(node, sys.executable, "-m", "mobikectl", *arguments, check=check)
+
+    async def command_cause(self, node: str, *arguments: str) -> Cause:
+        """Run the command line on a node as a cause: its moment is when the command was called."""
+        return await self._cause(
+            f"mobikectl {arguments[0]}", node, sys.executable, "-m", "mobikectl", *arguments
+        )
+
+    async def _follow(self, node: str) -> None:
+        try:
+            async with ControlClient(self.control_socket(node)) as client:
+                async for event in client.events(backlog=1000):
+                    self.journal.sidecar_events.append((node, event))
+        except SidecarError:
+            return  # it ended or was killed; what it told until then stays
+
+    async def close(self) -> None:
+        """Stop following the sidecars."""
+        for task in self._followers:
+            task.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+
+    def sidecar_points(self, source: str) -> tuple[Point, ...]:
+        """Given a source of events (``decision``, ``action``), return when the sidecars told of which."""
+        return tuple(
+            Point(float(event["at"]), f"{node}: {event['text']}")
+            for node, event in self.journal.sidecar_events
+            if event.get("source") == source
+        )
+
+
+def _last_line(path: FilePath) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1][-300:] if lines else "it said nothing"

@@ -1,0 +1,99 @@
+"""Several scenarios one after the other, here or in user-mode-linux, and their results on disk."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from mobikectl.errors import LabError
+from mobikectl.lab import uml
+from mobikectl.lab.engine import run_scenario
+from mobikectl.lab.requirements import kernel_has_esp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from mobikectl.lab.scenario import Scenario
+
+GUEST_BOOT = 30.0
+BESIDES_STEPS = 20.0
+"""Seconds of a scenario around its steps at most: building, tunnels, sidecars, tearing down."""
+
+
+def choose_esp(wanted: str) -> tuple[str, bool]:
+    """Given ``auto``, ``userland`` or ``kernel``, return the ESP to use and whether that needs the guest.
+
+    ``auto`` is the kernel's own ESP where it has one, userland ESP otherwise.
+    """
+    has = kernel_has_esp()
+    if wanted == "auto":
+        return ("kernel" if has else "userland"), False
+    return wanted, wanted == "kernel" and not has
+
+
+async def run_suite(
+    scenarios: Sequence[Scenario],
+    *,
+    esp: str,
+    out: Path,
+    sidecar: bool,
+    tell: Callable[[str, str], None],
+    done: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    """Given scenarios, run them in order and return their results as JSON documents.
+
+    ``tell(scenario, line)`` gets progress, ``done(document)`` each result as it comes. Each document is also
+    written to ``out/SCENARIO/result.json``, all of them to ``out/results.json``.
+    """
+    chosen, guest = choose_esp(esp)
+    out.mkdir(parents=True, exist_ok=True)
+    if guest:
+        documents = await _in_guest(scenarios, out=out, sidecar=sidecar, tell=tell, done=done)
+    else:
+        documents = []
+        for scenario in scenarios:
+            result = await run_scenario(
+                scenario,
+                esp=chosen,
+                out=out,
+                sidecar=sidecar,
+                tell=lambda line, name=scenario.name: tell(name, line),  # type: ignore[misc]
+            )
+            documents.append(result.as_json())
+            (out / scenario.name / "result.json").write_text(json.dumps(documents[-1], indent=1))
+            done(documents[-1])
+    (out / "results.json").write_text(json.dumps(documents, indent=1))
+    return documents
+
+
+async def _in_guest(
+    scenarios: Sequence[Scenario],
+    *,
+    out: Path,
+    sidecar: bool,
+    tell: Callable[[str, str], None],
+    done: Callable[[dict[str, Any]], None],
+) -> list[dict[str, Any]]:
+    for scenario in scenarios:
+        (out / scenario.name / "result.json").unlink(missing_ok=True)
+    finished: list[str] = []
+
+    def line(text: str) -> None:
+        name, _, rest = text.partition("\t")
+        if name not in {s.name for s in scenarios}:
+            tell("guest", text)
+        elif rest == "done":
+            finished.append(name)
+            done(json.loads((out / name / "result.json").read_text()))
+        else:
+            tell(name, rest)
+
+    deadline = GUEST_BOOT + sum(s.deadline + BESIDES_STEPS for s in scenarios)
+    argv = [*uml.own_command(), "lab", "run", "--esp", "kernel", "--out", str(out.resolve()), "--plain"]
+    argv += [] if sidecar else ["--no-sidecar"]
+    argv += [str(s.folder.resolve()) for s in scenarios]
+    await uml.run_in_guest(argv, deadline=deadline, environment=("PYTHONPATH", "VIRTUAL_ENV"), tell=line)
+    if missing := [s.name for s in scenarios if s.name not in finished]:
+        raise LabError(f"no result from the guest for {', '.join(missing)}", hint="its lines above say why")
+    return [json.loads((out / s.name / "result.json").read_text()) for s in scenarios]
