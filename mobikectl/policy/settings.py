@@ -122,7 +122,7 @@ class ProbeSettings:
     """Whom to probe through the path's local address and link. Empty: the path's gateway address itself.
     Targets of another family than the path are left out; when none is left, the gateway is probed."""
     port: int | None = None
-    """Destination port of ike, udp and tcp. None: 500 and 4500 in turn (ike), 4500 (udp), 443 (tcp)."""
+    """Destination port of ike, udp and tcp. None: 500 and 4500 side by side (ike), 33434 (udp), 443 (tcp)."""
     count: int = 1
     """Packets per target and round."""
     size: int = 56
