@@ -37,7 +37,7 @@ class Mechanism(IntEnum):
     NOTIFY = 1
     """SWITCH_TO_IP_ADDRESS to this one IKE_SA; works through NAT."""
     IMPLICIT = 2
-    """MOBIKE's address list from the new address (RFC 4555 section 3.5): everything behind the peer's address."""
+    """MOBIKE's address list, sent from the new address (RFC 4555 section 3.6): all behind the peer's address."""
     REDIRECT = 3
     """REDIRECT (RFC 5685 section 5): the client makes a new IKE_SA at the target."""
     RECONNECT = 4
@@ -180,7 +180,7 @@ class ClusterSa:
     pinned: bool = False
     last_moved_at: float = -inf
     recent_redirects: int = 0
-    """How often this client was redirected in the last 300 s (RFC 5685 section 3's loop guard)."""
+    """How often this client was redirected in the last 300 s (RFC 5685 section 7's loop guard)."""
     refused_until: float = -inf
     """The peer refused a move; it is left alone until then."""
     pool: str = ""
