@@ -45,6 +45,8 @@ def kernel_error(what: str, code: int, text: str = "") -> MobikectlError:
         )
     if code == errno.EINVAL:
         return NetlinkError(f"{what}: {name}", hint="is the source address on this host, and not tentative?")
+    if code == errno.ENOENT:
+        return NetlinkError(f"{what}: {name}", hint="see `ip netns` and `ip route` for what there is")
     if code in (errno.ENODEV, errno.ENETDOWN):
         return NetlinkError(f"{what}: {name}", hint="the link is gone or down: see `ip link`")
     if code in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
@@ -56,7 +58,8 @@ class KernelSocket:
     """A non-blocking netlink socket, owned by who made it.
 
     Given the netlink protocol, the multicast groups to join, the receive buffer's size in bytes and the name of a
-    network namespace (None: the caller's). rtnetlink sockets are pyroute2's `IPRSocket`. Raise NetlinkError or
+    network namespace (None: the caller's). rtnetlink sockets are pyroute2's `IPRSocket`, without its ``bind``: that tries
+    180 port numbers whatever the error, where the kernel picks a free one by itself. Raise NetlinkError or
     PrivilegeError when it cannot be had.
     """
 
@@ -72,21 +75,23 @@ class KernelSocket:
         try:
             if protocol == NETLINK_ROUTE:
                 self._pyroute2 = IPRSocket(groups=0, rcvbuf=rcvbuf, netns=netns, flags=0)
-                self._pyroute2.bind(groups=0)
                 self.socket: socket.socket = self._pyroute2.socket
             else:
                 self.socket = pyroute2_netns.create_socket(
                     netns, socket.AF_NETLINK, socket.SOCK_RAW, protocol, flags=0
                 )
-                self.socket.bind((0, 0))
+            self.socket.bind((0, 0))
             self.socket.setblocking(False)
+            self.fd = self.socket.fileno()
+            """Its file descriptor; kept, because an event loop must forget it even when somebody closed it."""
             for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
                 self._try_option(option)
             for group in groups:
                 self.socket.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except OSError as exc:
             self.close()
-            raise kernel_error("netlink socket", exc.errno or errno.EIO) from exc
+            where = f" in the network namespace {netns!r}" if netns else ""
+            raise kernel_error(f"netlink socket{where}", exc.errno or errno.EIO) from exc
 
     def _try_option(self, option: int) -> None:
         try:

@@ -264,6 +264,13 @@ class Tables:
             self.routes_uncertain()
         return differs
 
+    def agrees(
+        self, links: Mapping[int, Link], addresses: Mapping[bytes, Address], rules: Mapping[bytes, Rule]
+    ) -> bool:
+        """Given all that a dump found, return whether events told of all of it (see `replace_all`)."""
+        told = {k: a for k, a in addresses.items() if not a.tentative or k in self._addresses.now}
+        return links == self._links.now and told == self._addresses.now and rules == self._rules.now
+
     def _changed(self) -> None:
         self._generation += 1
         self._dirty = True

@@ -7,8 +7,8 @@ their own, so that 100,000 of them cannot push a link's going down out of the qu
 - the rest: a new socket is opened and subscribed, then everything is dumped, then what the new socket received
   meanwhile is taken in on top. What differs from the state known before is handed on as any other change.
 
-The same is done every ``verify_every`` seconds and costs three small dumps: it finds what an unknown kernel or
-program error may have hidden, and a socket that somebody closed.
+Every ``verify_every`` seconds the state is held against a dump (three small ones): that finds what an error of the
+kernel or of this program may have hidden, and a socket that somebody closed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class WatcherCounters:
     resyncs: int = 0
     """Full dumps after an overrun or a broken socket; the first and the periodic ones are not counted."""
     corrections: int = 0
-    """Periodic checks that found a difference: 0 unless something is wrong."""
+    """Periodic checks that found a difference which no event told of: 0 unless something is wrong."""
     failures: int = 0
     """Resyncs that failed and were tried again."""
     undecodable: int = 0
@@ -105,6 +105,7 @@ class Watcher:
         self._trouble = asyncio.Event()
         self._maintenance: asyncio.Task[None] | None = None
         self._reading = False
+        self._activity = 0
 
     @property
     def state(self) -> NetState:
@@ -180,14 +181,12 @@ class Watcher:
     # --- reading --------------------------------------------------------------------------------
 
     def _attach(self, kernel: KernelSocket, routes: bool) -> None:
-        asyncio.get_running_loop().add_reader(kernel.socket.fileno(), self._read, kernel, routes)
+        asyncio.get_running_loop().add_reader(kernel.fd, self._read, kernel, routes)
 
     def _detach(self, kernel: KernelSocket | None) -> None:
-        if kernel is None:
-            return
-        if (fd := kernel.socket.fileno()) >= 0:
-            asyncio.get_running_loop().remove_reader(fd)
-        kernel.close()
+        if kernel is not None:
+            asyncio.get_running_loop().remove_reader(kernel.fd)
+            kernel.close()
 
     def _read(self, kernel: KernelSocket, routes: bool) -> None:
         """Take in what is queued, for `_READ_BUDGET` at most: the event loop calls again when more is there."""
@@ -199,6 +198,7 @@ class Watcher:
                     size, (port, _groups) = kernel.socket.recvfrom_into(self._buffer)
                     if port == 0:
                         urgent |= self._feed(size)
+                        self._activity += not routes
                 if time.monotonic() >= until:
                     break
         except BlockingIOError:
@@ -240,28 +240,40 @@ class Watcher:
     # --- synchronising --------------------------------------------------------------------------
 
     async def _maintain(self) -> None:
-        """Synchronise when there was trouble, and now and then without; back off while trouble goes on."""
+        """Synchronise when there was trouble, check now and then without; back off while trouble goes on."""
         backoff = 0.0
         while True:
             troubled = await self._troubled(self._verify_every)
-            if troubled:
-                await asyncio.sleep(backoff)
-                self._trouble.clear()
-                backoff = min(max(backoff * 2, _BACKOFF_FIRST), _BACKOFF_MOST)
-            else:
-                backoff = 0.0
             try:
-                differs = await self._synchronise()
+                if troubled:
+                    await asyncio.sleep(backoff)
+                    backoff = min(max(backoff * 2, _BACKOFF_FIRST), _BACKOFF_MOST)
+                    self._trouble.clear()
+                    await self._synchronise()
+                    self.counters.resyncs += 1
+                else:
+                    backoff = 0.0
+                    await self._check()
             except MobikectlError as exc:
                 self.counters.failures += 1
                 _LOG.warning("netlink: cannot synchronise yet: %s", exc)
                 self._trouble.set()
-                continue
-            if troubled:
-                self.counters.resyncs += 1
-            elif differs:
-                self.counters.corrections += 1
-                _LOG.warning("netlink: the periodic check found a difference")
+
+    async def _check(self) -> None:
+        """Hold the state against a dump, when nothing happens meanwhile; synchronise if it is wrong."""
+        self._synchronise_routes()
+        if self._events is None:
+            self._trouble.set()
+            return
+        self._read(self._events, routes=False)
+        activity = self._activity
+        found = await self._dump()
+        self._read(self._events, routes=False)
+        if self._trouble.is_set() or activity != self._activity or self._tables.agrees(*found):
+            return
+        self.counters.corrections += 1
+        _LOG.warning("netlink: the periodic check found a difference")
+        await self._synchronise()
 
     async def _troubled(self, within: float) -> bool:
         try:
@@ -271,8 +283,8 @@ class Watcher:
             return False
         return True
 
-    async def _synchronise(self) -> bool:
-        """Subscribe anew, dump, and take in what differs; return whether anything did."""
+    async def _synchronise(self) -> None:
+        """Subscribe anew, dump, and take in what differs."""
         fresh = KernelSocket(groups=_STATE_GROUPS, rcvbuf=self._rcvbuf, netns=self._netns)
         try:
             self._synchronise_routes()
@@ -286,7 +298,6 @@ class Watcher:
         self._events = fresh
         self._attach(fresh, routes=False)
         self._note(urgent=differs)
-        return differs
 
     def _synchronise_routes(self) -> None:
         """Open the subscription to routes, again where it was closed behind our back."""
