@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mobikectl.cli.common import Settings, settings_options
-from mobikectl.cli.output import console, json_option, plain, print_json, print_table
+from mobikectl.cli.output import console, json_option, print_json, print_table
 from mobikectl.config import DEFAULT_FILE
+from mobikectl.observe.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

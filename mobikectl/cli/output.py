@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Mapping
-from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -13,6 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
+
+from mobikectl.observe.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,21 +25,6 @@ console = Console(highlight=False)
 def json_option(function: Command) -> Command:
     """Add ``--json`` (the argument ``as_json``) to a command."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")(function)
-
-
-def plain(value: Any) -> Any:
-    """Given a value of the model, return what JSON can hold: addresses and paths as strings."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
 
 
 def print_json(value: Any) -> None:

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mobikectl.charon.sa_events import (
+    ChildDown,
+    ChildRekeyed,
+    ChildUp,
+    PeerUnresponsive,
+    Retransmit,
+    SaDown,
+    SaEventsDropped,
+    SaModelResynced,
+    SaPathChanged,
+    SaPortsChanged,
+    SaRekeyed,
+    SaUp,
+)
 from mobikectl.model import ROUTE_PROTOCOL
 from mobikectl.observe.events import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mobikectl.model import Address, Link, Route
+    from mobikectl.charon.sa_events import SaEvent
+    from mobikectl.model import Address, IkeSa, Link, Route
     from mobikectl.netlink import NetChange
     from mobikectl.observe.events import EventLog
 
@@ -93,3 +108,66 @@ def _route(route: Route) -> str:
     dst = "default" if route.dst.prefixlen == 0 else str(route.dst)
     via = f" via {route.nexthops[0].gateway}" if route.nexthops and route.nexthops[0].gateway else ""
     return f"{dst}{via}" + (f" metric {route.priority}" if route.priority else "")
+
+
+def report_sa(event: SaEvent, events: EventLog) -> None:
+    """Given what happened to charon's SAs, record it as an event."""
+    told = _sa(event)
+    if told is not None:
+        name, text, data = told
+        events.record(Source.CHARON, name, text, data=data)
+
+
+def _sa(event: SaEvent) -> Line | None:
+    match event:
+        case SaUp(sa=sa):
+            return "ike-up", f"{_name(sa)} is up on {sa.path}", _sa_data(sa)
+        case SaDown(sa=sa):
+            return "ike-down", f"{_name(sa)} went down", _sa_data(sa)
+        case SaPathChanged(sa=sa, before=before, after=after):
+            data = {**_sa_data(sa), "before": str(before), "after": str(after)}
+            return "ike-update", f"{_name(sa)} moved: {before} => {after}", data
+        case SaPortsChanged(sa=sa, before=before, after=after):
+            text = f"{_name(sa)} uses UDP ports {after[0]}, {after[1]} instead of {before[0]}, {before[1]}"
+            return "ike-ports", text, _sa_data(sa)
+        case SaRekeyed(old_id=old, sa=sa):
+            return "ike-rekey", f"{_name(sa)} was rekeyed from {old}", {**_sa_data(sa), "old": old}
+        case ChildUp(sa=sa, child=child):
+            return "child-up", f"{_name(sa)}: CHILD_SA {child.name} is up", _sa_data(sa)
+        case ChildDown(sa=sa, child=child):
+            return "child-down", f"{_name(sa)}: CHILD_SA {child.name} went down", _sa_data(sa)
+        case ChildRekeyed(sa=sa, child=child):
+            return "child-rekey", f"{_name(sa)}: CHILD_SA {child.name} was rekeyed", _sa_data(sa)
+        case _:
+            return _doubt(event)
+
+
+def _doubt(event: SaEvent) -> Line | None:
+    match event:
+        case Retransmit(uniqueid=number, count=count):
+            text = f"IKE_SA {number}: the peer does not answer, sent again ({count})"
+            return "retransmit", text, {"ike_sa": number, "count": count}
+        case PeerUnresponsive(uniqueid=number, count=count):
+            text = f"IKE_SA {number}: charon gave up after {count} retransmits"
+            return "unresponsive", text, {"ike_sa": number, "count": count}
+        case SaModelResynced(reason=reason, differences=differences) if differences:
+            text = f"the IKE_SAs were listed ({reason}): {len(differences)} differences mended"
+            return "resync", text, {"differences": len(differences)}
+        case SaEventsDropped(count=count):
+            return "events-dropped", f"{count} events about IKE_SAs were dropped", {"count": count}
+        case _:
+            return None
+
+
+def _name(sa: IkeSa) -> str:
+    return f"{sa.name}[{sa.uniqueid}]"
+
+
+def _sa_data(sa: IkeSa) -> dict[str, object]:
+    return {
+        "ike_sa": sa.uniqueid,
+        "connection": sa.name,
+        "path": str(sa.path),
+        "remote_id": sa.remote_id,
+        "initiator": sa.original_initiator,
+    }

@@ -89,6 +89,11 @@ class MoveExecutor:
         """The newest moves, oldest first."""
         return tuple(self._history)
 
+    def busy(self, remote: IpAddress) -> bool:
+        """Given a peer's address, return whether a move to it is under way."""
+        lock = self._locks.get(remote)
+        return lock is not None and lock.locked()
+
     async def move(self, order: MoveOrder) -> Move:
         """Carry out an order and return the record of the move, which has ended: verified, undone or failed.
 
@@ -217,7 +222,7 @@ class MoveExecutor:
     async def _data_plane(self, move: Move, traffic: IkeSa) -> DataPlane:
         """Watch the counters (and the probe inside the tunnel, if there is one) for a while."""
         deadline = time.monotonic() + self._data_plane_s
-        if self._tunnel_probe is not None and await self._tunnel_probe(self._data_plane_s):
+        if self._tunnel_probe is not None and await self._tunnel_probe(traffic, self._data_plane_s):
             return DataPlane.ANSWERED
         baseline: IkeSa | None = None
         while True:

@@ -23,8 +23,8 @@ class ChildCheck(Protocol):
 class TunnelProbe(Protocol):
     """Asks somebody behind the tunnel for an answer."""
 
-    async def __call__(self, timeout: float) -> bool:
-        """Return whether an answer came within ``timeout`` seconds."""
+    async def __call__(self, sa: IkeSa, timeout: float) -> bool:
+        """Given an SA, return whether an answer came through it within ``timeout`` seconds."""
 
 
 def packets_in(sa: IkeSa) -> int:

@@ -1,0 +1,1 @@
+"""What runs beside charon: the composition root and its loops."""

@@ -1,0 +1,306 @@
+"""The composition root: what runs beside charon, and who owns what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from dataclasses import asdict
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from mobikectl import __version__
+from mobikectl.charon import commands
+from mobikectl.charon.sa_events import (
+    PeerUnresponsive,
+    Retransmit,
+    SaEventsDropped,
+    SaModelResynced,
+    SaRekeyed,
+    SaUp,
+)
+from mobikectl.charon.session import LinkState, Session
+from mobikectl.charon.tracker import SaTracker, TrackerConfig
+from mobikectl.config import OnExit, Role
+from mobikectl.control import serve
+from mobikectl.errors import CharonError, MobikectlError
+from mobikectl.netlink import KernelSas, SteeringRoutes, Watcher, xfrm_available
+from mobikectl.netlink.choice import KernelChoice
+from mobikectl.netlink.rules import SteeringRule
+from mobikectl.observe.events import EventLog, Source
+from mobikectl.observe.plain import plain
+from mobikectl.policy.paths import decides_about
+from mobikectl.policy.state import Indication, IndicationKind
+from mobikectl.probe import probe
+from mobikectl.sidecar.pilot import Pilot
+from mobikectl.sidecar.report import report_netlink, report_sa
+from mobikectl.sidecar.sas import GatewayAddresses, KernelChildCheck, Sas
+from mobikectl.sidecar.switching import switch
+from mobikectl.sidecar.systemd import Notifier
+from mobikectl.sidecar.tunnel import EchoThroughTunnel
+from mobikectl.switch.executor import MoveExecutor
+from mobikectl.switch.steering import Steering
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from mobikectl.charon.sa_events import SaEvent
+    from mobikectl.config import Config
+    from mobikectl.model import IkeSa, IpAddress, NetState
+
+ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+class Sidecar:
+    """What runs beside one charon. Make one, and `run` it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.events = EventLog()
+        self._notifier = Notifier()
+        self._started = time.time()
+        self._session = Session(config.charon.socket, timeout=config.charon.timeout_s)
+        self._tracker = SaTracker(self._session, TrackerConfig(verify_s=config.charon.resync_s))
+        self._sas = Sas(self._tracker)
+        self._gateways = GatewayAddresses(self._session)
+        self._adopted = False
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. Raise MobikectlError when it cannot start."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in ENDING:
+            loop.add_signal_handler(number, stop.set)
+        try:
+            async with self._house(), asyncio.TaskGroup() as tasks:
+                running = [tasks.create_task(work, name=name) for name, work in self._works()]
+                self._notifier.ready()
+                self.events.record(
+                    Source.SIDECAR, "started", f"mobikectl {__version__} runs", data={"pid": os.getpid()}
+                )
+                await stop.wait()
+                self._notifier.stopping()
+                for task in running:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        finally:
+            for number in ENDING:
+                loop.remove_signal_handler(number)
+
+    @contextlib.asynccontextmanager
+    async def _house(self) -> Any:
+        """Open everything that the works need; on the way out clean up what is ours."""
+        config = self.config
+        async with contextlib.AsyncExitStack() as stack:
+            self._watcher = await stack.enter_async_context(Watcher(window=config.netlink.coalesce_s))
+            self._choice = await stack.enter_async_context(KernelChoice())
+            self._routes = await stack.enter_async_context(SteeringRoutes())
+            self._rule = await stack.enter_async_context(SteeringRule())
+            self._steering = Steering(self._routes, self._choice, self._watcher_state)
+            child_check = None
+            if await xfrm_available():
+                child_check = KernelChildCheck(await stack.enter_async_context(KernelSas()))
+            self._executor = MoveExecutor(
+                self._sas,
+                self._steering,
+                self.events,
+                child_check=_Unless(self._userland_esp, child_check) if child_check else None,
+                tunnel_probe=EchoThroughTunnel(config.move.tunnel_probe)
+                if config.move.tunnel_probe
+                else None,
+                data_plane_s=config.move.data_plane_s,
+            )
+            self._pilot = Pilot(
+                config.paths,
+                self,
+                choice=self._choice,
+                steering=self._steering,
+                executor=self._executor,
+                probe=probe,
+                terminate=self._terminate,
+                events=self.events,
+            )
+            stack.push_async_callback(self._session.aclose)
+            stack.push_async_callback(self._clean_up)
+            await stack.enter_async_context(serve(self, FilePath(config.control.socket)))
+            yield
+
+    def _works(self) -> list[tuple[str, Any]]:
+        return [
+            ("netlink", self._follow_netlink()),
+            ("charon", self._tracker.run()),
+            ("charon events", self._follow_charon()),
+            ("charon status", self._follow_status()),
+            ("pilot", self._pilot.run()),
+            ("watchdog", self._watchdog()),
+        ]
+
+    async def _clean_up(self) -> None:
+        if self.config.move.on_exit is OnExit.KEEP:
+            return
+        try:
+            removed = await self._steering.release_all()
+            await self._rule.remove()
+        except MobikectlError as error:
+            self.events.record(Source.SIDECAR, "clean-up-failed", str(error))
+            return
+        self.events.record(Source.SIDECAR, "stopped", f"stopped; {removed} steering routes removed")
+
+    # --- the works ------------------------------------------------------------------------------
+
+    async def _follow_netlink(self) -> None:
+        async for change in self._watcher.changes():
+            self._pilot.wake()
+            report_netlink(change, self.events)
+
+    async def _follow_charon(self) -> None:
+        with self._tracker.subscribe() as feed:
+            async for event in feed:
+                self._sas.observe(event)
+                await self._take(event)
+                report_sa(event, self.events)
+
+    async def _take(self, event: SaEvent) -> None:
+        match event:
+            case SaRekeyed(old_id=old, sa=sa):
+                self._pilot.rekeyed(old, sa.uniqueid)
+            case Retransmit() | PeerUnresponsive():
+                self._indicate(event)
+            case SaModelResynced() | SaUp() | SaEventsDropped():
+                await self._adopt()
+                await self._gateways.read()
+        self._pilot.wake()
+
+    def _indicate(self, event: Retransmit | PeerUnresponsive) -> None:
+        sa = self._sas.find(event.uniqueid)
+        if sa is None or event.probing:
+            return
+        detail = f"charon sent a request {event.count} times again"
+        self._pilot.indicate(
+            Indication(sa.uniqueid, IndicationKind.RETRANSMIT, sa.path, time.monotonic(), detail)
+        )
+
+    async def _adopt(self) -> None:
+        """Once charon's SAs are known: take over or remove the steering routes of an earlier life."""
+        if self._adopted or not self._tracker.in_step:
+            return
+        self._adopted = True
+        removed = await self._steering.adopt(sa.path for sa in self.all_sas())
+        for steer in removed:
+            text = f"removed a steering route that an earlier run left behind: {steer.path}"
+            self.events.record(Source.ACTION, "leftover-removed", text, data={"path": str(steer.path)})
+
+    async def _follow_status(self) -> None:
+        seen = self._session.status
+        while True:
+            status = await self._session.status_after(seen)
+            text = f"charon is {status.state.value}" + (f": {status.detail}" if status.detail else "")
+            self.events.record(Source.CHARON, f"charon-{status.state.value}", text, at=status.since)
+            self._notifier.status(text)
+            self._pilot.wake()
+            seen = status
+
+    async def _watchdog(self) -> None:
+        interval = self._notifier.watchdog_s
+        while interval is not None:
+            self._notifier.alive()
+            await asyncio.sleep(interval / 2)
+
+    async def _terminate(self, uniqueid: int) -> None:
+        await commands.terminate(self._session, ike_id=uniqueid)
+
+    async def _userland_esp(self) -> bool:
+        try:
+            return "kernel-libipsec" in await commands.plugins(self._session)
+        except CharonError:
+            return False
+
+    # --- what the pilot sees --------------------------------------------------------------------
+
+    def _watcher_state(self) -> NetState:
+        return self._watcher.state
+
+    def net(self) -> NetState:
+        """Return the host's network."""
+        return self._watcher.state
+
+    def own_sas(self) -> Iterable[IkeSa]:
+        """Return the IKE_SAs whose paths are ours to choose."""
+        if self.config.role is Role.GATEWAY:
+            return ()
+        return [sa for sa in self._tracker.sas.values() if decides_about(sa)]
+
+    def all_sas(self) -> Iterable[IkeSa]:
+        """Return every IKE_SA."""
+        return self._tracker.sas.values()
+
+    def learnt(self) -> Mapping[int, tuple[IpAddress, ...]]:
+        """Return the further addresses of the gateways, by the IKE_SA's unique id."""
+        return {sa.uniqueid: self._gateways.of(sa) for sa in self.own_sas()}
+
+    def in_step(self) -> bool:
+        """Return whether the model of the SAs is what charon has."""
+        return self._tracker.in_step and self._adopted
+
+    # --- the control socket ---------------------------------------------------------------------
+
+    def healthy(self) -> Mapping[str, Any]:
+        """Return whether all is well, and what is not."""
+        charon = self._session.status
+        problems = []
+        if charon.state is not LinkState.UP:
+            problems.append(f"charon is {charon.state.value}: {charon.detail}")
+        elif not self._tracker.in_step:
+            problems.append("the model of the IKE_SAs is not in step with charon")
+        return {"ok": not problems, "problems": problems}
+
+    def state(self) -> Mapping[str, Any]:
+        """Return everything that is known, JSON-able."""
+        charon = self._session.status
+        sas = self._tracker.sas
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started": self._started,
+            "role": self.config.role.value,
+            "health": self.healthy(),
+            "charon": {
+                "socket": self.config.charon.socket,
+                "state": charon.state.value,
+                "detail": charon.detail,
+            },
+            "netlink": asdict(self._watcher.counters),
+            "sas": [plain(sa) for sa in sas.values()],
+            "paths": [plain(explanation) for explanation in self._pilot.explanations],
+            "steering": [plain(steer) for steer in self._steering.steers],
+            "moves": [{**plain(move), "state": move.state.value} for move in self._executor.history[-100:]],
+        }
+
+    async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
+        return await switch(request, self._tracker.sas, self._steering, self._executor)
+
+
+class _Unless:
+    """A kernel check that is left out while charon does ESP in userland."""
+
+    def __init__(self, userland: Any, check: KernelChildCheck) -> None:
+        self._userland = userland
+        self._check = check
+
+    async def __call__(self, sa: IkeSa, path: Any) -> str | None:
+        if await self._userland():
+            return None
+        return await self._check(sa, path)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Given a group of exceptions, return the one to tell: a MobikectlError where there is one."""
+    told, _ = group.split(MobikectlError)
+    found: BaseException = told or group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

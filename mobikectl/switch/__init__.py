@@ -1,0 +1,1 @@
+"""Moving IKE_SAs: orders carried out, verified or undone, and recorded."""
