@@ -278,10 +278,9 @@ class _Planner:
             "moved lately": int((sas.last_moved_at[rows] + self.settings.cooldown_s > self.now).sum()),
             "redirected too often": int((sas.recent_redirects[rows] >= self.settings.redirects).sum()),
         }
-        said = ", ".join(f"{count} {word}" for word, count in reasons.items() if count)
-        return (
-            f"no other move fits a target or a mechanism ({said or 'none pinned, refused or cooling down'})"
-        )
+        said = [f"{count} {word}" for word, count in reasons.items() if count]
+        said.append(f"the heaviest alone is {self._heaviest_level(source) * self.places.weight[source]:.1%}")
+        return f"nothing else fits a target or has a mechanism ({', '.join(said)})"
 
     def result(self) -> Plan:
         """Return the plan."""

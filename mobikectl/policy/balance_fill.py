@@ -132,7 +132,8 @@ class Fill:
         dimension = self.binding(source)
         need = self._need(source, dimension, goal)
         for bucket in units.buckets(dimension, gone):
-            allowed = targets(bucket.key, goal.leave_site)
+            allowed = targets(bucket.key, goal.leave_site).copy()
+            allowed[source] = False
             found = (
                 self._heaviest(source, bucket, units, goal, allowed)
                 if goal.empties
@@ -186,7 +187,7 @@ class Fill:
     ) -> Iterator[Pick]:
         """Yield what is worth comparing: the heaviest unit not above the need, and one that overshoots it."""
         target = self.emptiest(allowed)
-        if target < 0 or target == source:
+        if target < 0:
             return
         dimension = self.binding(source)
         room = self._room(target, dimension, goal)
