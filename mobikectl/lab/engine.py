@@ -89,6 +89,7 @@ async def _in_lab(lab: Lab, scenario: Scenario, result: Result, logs: Path, tell
                 for t in topology.tunnels
             }
             result.start = time.monotonic()
+            await run.ready(*topology.nodes)
             await run.traffic(BEFORE)
             try:
                 await scenario.steps()(run)

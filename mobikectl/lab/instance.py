@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.errors import LabError
 from mobikectl.lab import netns, render
+from mobikectl.lab.capture import open_in
 from mobikectl.lab.processes import MARK, ProcessId, end_all, identify, marked, send_signal
 from mobikectl.lab.record import NAMESPACE_PREFIX, Record
 from mobikectl.lab.requirements import CHARON
@@ -58,8 +59,8 @@ class Lab:
 
         Raise LabError when anything fails; the caller tears down.
         """
-        for namespace in self.record.namespaces.values():
-            await run_command("ip", "netns", "add", namespace)
+        adds = "".join(f"netns add {namespace}\n" for namespace in self.record.namespaces.values())
+        await run_command("ip", "-batch", "-", stdin=adds)
         await run_command("ip", "-batch", "-", stdin=netns.wires(self.topology, self.record.namespaces))
         await asyncio.gather(*(self._setup_node(name) for name in self.topology.nodes))
         keys = {tunnel.name: secrets.token_hex(24) for tunnel in self.topology.tunnels}
@@ -72,10 +73,10 @@ class Lab:
         node = self.topology.nodes[name]
         namespace = self.record.namespaces[name]
         self.record.node_dir(name).mkdir(mode=0o700)
-        writes = "\n".join(f"echo {v} > /proc/sys/{k}" for k, v in netns.sysctls(node).items())
-        await run_command("ip", "netns", "exec", namespace, "sh", "-e", stdin=writes)
+        await asyncio.to_thread(open_in, namespace, lambda: _write_sysctls(netns.sysctls(node)))
         await run_command("ip", "-n", namespace, "-batch", "-", stdin=netns.node_setup(self.topology, node))
-        await run_command("ip", "netns", "exec", namespace, "nft", "-f", "-", stdin=netns.ruleset(node))
+        if rules := netns.ruleset(node):
+            await run_command("ip", "netns", "exec", namespace, "nft", "-f", "-", stdin=rules)
 
     def _write_configuration(self, name: str, keys: Mapping[str, str]) -> None:
         node = self.topology.nodes[name]
@@ -199,6 +200,11 @@ def tear_down(record: Record) -> None:
             f"cannot remove {', '.join(sorted(left))}", hint=f"mobikectl lab down {record.name} tries again"
         )
     record.remove()
+
+
+def _write_sysctls(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        Path("/proc/sys", name).write_text(value)
 
 
 def _namespaces() -> set[str]:

@@ -59,27 +59,19 @@ def sysctls(node: Node) -> dict[str, str]:
 
 
 def ruleset(node: Node) -> str:
-    """Return the nft ruleset that a node starts with: a NAT's masquerading, and an empty chain for drops."""
+    """Return the nft ruleset of a node that masquerades; empty for any other."""
+    if not node.masquerade:
+        return ""
     rules = "".join(f'    oifname "{dev}" masquerade\n' for dev in node.masquerade)
-    nat = f"""
+    return f"""
 table ip nat {{
   chain postrouting {{
     type nat hook postrouting priority 100;
 {rules}  }}
 }}
 """
-    return (nat if rules else "") + DROPS
 
 
-DROPS = "".join(
-    f"""
-table {family} lab {{
-  chain forward {{
-    type filter hook forward priority 0;
-  }}
-}}
-"""
-    for family in ("ip", "ip6")
-)
-"""Where scenarios put the rules that make a router drop packets; one table a family: not every kernel
-has ``inet`` tables."""
+DROP_PREFERENCE = "9"
+"""Of the policy rules that make a router drop packets without a word: behind the local table's rule (0), so
+that the router itself still answers. Unlike nft rules they work on every kernel, user-mode-linux included."""

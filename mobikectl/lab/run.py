@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError, SidecarError
 from mobikectl.lab.measure import is_served
+from mobikectl.lab.netns import DROP_PREFERENCE
 from mobikectl.lab.processes import identify
 from mobikectl.lab.results import Point
+from mobikectl.lab.shell import IpShell
 from mobikectl.model import ROUTE_PROTOCOL, Path
 
 if TYPE_CHECKING:
@@ -65,25 +67,26 @@ class Run:
         self._folder = folder
         self._tell = tell
         self._followers: list[asyncio.Task[None]] = []
+        self._shells: dict[tuple[str, str], IpShell] = {}
 
     # --- causes ----------------------------------------------------------------------------------
 
     async def link_down(self, node: str, dev: str) -> Cause:
         """Set a device down: its addresses stay, its routes go, its carrier at the other end too."""
-        return await self._cause(f"{dev} down", node, "ip", "link", "set", dev, "down")
+        return await self._cause(f"{dev} down", node, f"link set {dev} down")
 
     async def link_up(self, node: str, dev: str) -> Cause:
-        """Set a device up. Its static routes do not come back by themselves: see `routes_back`."""
-        return await self._cause(f"{dev} up", node, "ip", "link", "set", dev, "up")
+        """Set a device up. Its static routes do not come back by themselves."""
+        return await self._cause(f"{dev} up", node, f"link set {dev} up")
 
     async def address_add(self, node: str, dev: str, address: str) -> Cause:
         """Given an address with its prefix length, add it to a device."""
-        flags = ("nodad",) if ":" in address else ()
-        return await self._cause(f"+{address}", node, "ip", "addr", "add", address, "dev", dev, *flags)
+        flags = " nodad" if ":" in address else ""
+        return await self._cause(f"+{address}", node, f"addr add {address} dev {dev}{flags}")
 
     async def address_del(self, node: str, dev: str, address: str) -> Cause:
         """Given an address with its prefix length, take it from a device."""
-        return await self._cause(f"-{address}", node, "ip", "addr", "del", address, "dev", dev)
+        return await self._cause(f"-{address}", node, f"addr del {address} dev {dev}")
 
     async def route_add(self, node: str, dst: str, **how: str | int) -> Cause:
         """Add a route; `how` are ``ip route``'s words (via, dev, metric, src, proto)."""
@@ -98,38 +101,51 @@ class Run:
         return await self._route("del", node, dst, how)
 
     async def _route(self, verb: str, node: str, dst: str, how: Mapping[str, str | int]) -> Cause:
-        words = [str(word) for pair in how.items() for word in pair]
-        family = ("-6",) if ":" in f"{dst} {' '.join(words)}" else ()
-        return await self._cause(f"route {verb} {dst}", node, "ip", *family, "route", verb, dst, *words)
+        words = " ".join(f"{key} {value}" for key, value in how.items())
+        return await self._cause(f"route {verb} {dst} {words}", node, f"route {verb} {dst} {words}")
 
-    async def drop(self, router: str, rule: str) -> Cause:
-        """Given a router and an nft match, have the router drop such packets silently.
+    async def drop(self, router: str, selector: str) -> Cause:
+        """Given a router and a selector of ``ip rule``, have the router drop what it would forward, silently.
 
-        The match begins with ``ip`` or ``ip6``: ``ip saddr 198.18.1.1``.
+        Selectors are ``from``, ``to``, ``iif`` and what else ip-rule(8) knows: ``from 198.18.1.1``.
         """
-        family = rule.split()[0]
-        return await self._cause(
-            f"drop {rule}", router, "nft", "add", "rule", family, "lab", "forward", *rule.split(), "drop"
-        )
+        line = f"rule add pref {DROP_PREFERENCE} {selector} blackhole"
+        return await self._cause(f"drops {selector}", router, line)
 
     async def undrop(self, router: str) -> Cause:
         """Have a router forward everything again."""
-        script = "nft flush chain ip lab forward; nft flush chain ip6 lab forward"
-        return await self.sh(router, script, label="drops end")
+        script = (
+            f"for f in -4 -6; do while ip $f rule del pref {DROP_PREFERENCE} 2>/dev/null; do :; done; done"
+        )
+        return await self.command(router, "sh", "-c", script, label="drops end")
 
-    async def sh(self, node: str, script: str, *, label: str) -> Cause:
-        """Run a shell script on a node as one cause with a name of its own."""
-        return await self._cause(label, node, "sh", "-ec", script)
-
-    async def _cause(self, label: str, node: str, *argv: str) -> Cause:
-        # Taken before: what follows from it cannot come earlier.
-        cause = Cause(time.monotonic(), f"{node}: {label}")
+    async def command(self, node: str, *argv: str, label: str) -> Cause:
+        """Run a command on a node as a cause with a name of its own; its moment is before the command starts."""
+        at = time.monotonic()
         await self.lab.run_in(node, *argv)
+        return self._remember(Cause(at, f"{node}: {label}"))
+
+    async def _cause(self, label: str, node: str, line: str) -> Cause:
+        shell = await self._shell(node, "-6" if ":" in line else "-4")
+        return self._remember(Cause(await shell.do(line), f"{node}: {label}"))
+
+    def _remember(self, cause: Cause) -> Cause:
         self.journal.causes.append(cause)
         self._tell(cause.label)
         return cause
 
+    async def _shell(self, node: str, family: str) -> IpShell:
+        if (node, family) not in self._shells:
+            self._shells[node, family] = await IpShell.start(self.lab.namespace(node), family=family)
+        return self._shells[node, family]
+
     # --- waiting and measuring -------------------------------------------------------------------
+
+    async def ready(self, *nodes: str) -> None:
+        """Have an ``ip`` waiting on these nodes, so that their first cause is as exact as the others."""
+        for node in nodes:
+            for family in ("-4", "-6"):
+                await self._shell(node, family)
 
     async def traffic(self, seconds: float) -> None:
         """Let the pings run for a while: the stretch of time that is measured."""
@@ -186,7 +202,7 @@ class Run:
         )
         end = time.monotonic() + SIDECAR_DEADLINE
         log = self.lab.record.node_dir(node) / "sidecar.out"
-        while True:  # noqa: ASYNC110 (no event tells that a socket appeared)
+        while True:
             try:
                 async with ControlClient(self.control_socket(node)) as client:
                     health = await client.health()
@@ -211,9 +227,7 @@ class Run:
             raise LabError(f"{node}: the sidecar was gone already", hint="see sidecar.out")
         while identify(who.pid) == who:  # noqa: ASYNC110 (SIGKILL takes no longer than this)
             await asyncio.sleep(0.005)
-        self.journal.causes.append(cause)
-        self._tell(cause.label)
-        return cause
+        return self._remember(cause)
 
     def control_socket(self, node: str) -> FilePath:
         """Given a node, return the path of its sidecar's control socket on this machine."""
@@ -225,9 +239,8 @@ class Run:
 
     async def command_cause(self, node: str, *arguments: str) -> Cause:
         """Run the command line on a node as a cause: its moment is when the command was called."""
-        return await self._cause(
-            f"mobikectl {arguments[0]}", node, sys.executable, "-m", "mobikectl", *arguments
-        )
+        argv = (sys.executable, "-m", "mobikectl", *arguments)
+        return await self.command(node, *argv, label=f"mobikectl {' '.join(arguments)}")
 
     async def _follow(self, node: str) -> None:
         try:
@@ -238,7 +251,9 @@ class Run:
             return  # it ended or was killed; what it told until then stays
 
     async def close(self) -> None:
-        """Stop following the sidecars."""
+        """Stop following the sidecars, end the waiting shells."""
+        for shell in self._shells.values():
+            await shell.close()
         for task in self._followers:
             task.cancel()
         await asyncio.gather(*self._followers, return_exceptions=True)
