@@ -1,5 +1,6 @@
 """charon over VICI: the session, the model of its SAs, its commands, and what kind of daemon it is."""
 
+from mobikectl.charon.daemon import Daemon, EspPath
 from mobikectl.charon.sa_events import (
     ChildDown,
     ChildRekeyed,
@@ -35,7 +36,9 @@ __all__ = [
     "ChildDown",
     "ChildRekeyed",
     "ChildUp",
+    "Daemon",
     "Difference",
+    "EspPath",
     "Event",
     "EventGap",
     "EventLost",

@@ -272,6 +272,8 @@ def _children_rekeyed(step: Step, sas: Mapping[int, IkeSa], seen: ChildRekey) ->
         return
     sa = _told(step, sas, replace(_established(seen.sa), children=()), fresh=False)
     for old, new in seen.pairs:
+        if all(child.uniqueid != old.uniqueid for child in sa.children):
+            step.doubtful.add(sa.uniqueid)  # both ends rekeyed it at once: which one won is not told
         sa = _with_child(step, sa, replace(new, state=ChildState.INSTALLED), replaces=old.uniqueid)
 
 

@@ -150,6 +150,10 @@ def texts(value: object) -> tuple[str, ...]:
     return tuple(text(item) for item in value) if isinstance(value, list) else ()
 
 
+def _seconds(value: object) -> float | None:
+    return float(number(value)) if isinstance(value, bytes) else None
+
+
 def _port(value: object, default: int) -> int:
     port = number(value, default)
     return port if port <= 65535 else default
@@ -178,6 +182,8 @@ def parse_child(tree: Message) -> ChildSa | None:
             packets_in=number(tree.get("packets-in")),
             bytes_out=number(tree.get("bytes-out")),
             packets_out=number(tree.get("packets-out")),
+            idle_in_s=_seconds(tree.get("use-in")),
+            idle_out_s=_seconds(tree.get("use-out")),
         )
     return ChildSa(
         uniqueid=uniqueid,
@@ -223,7 +229,7 @@ def parse_ike(name: str, tree: Message) -> IkeSa | None:
         nat_remote=tree.get("nat-remote") == b"yes",
         local_vips=addresses(tree.get("local-vips")),
         remote_vips=addresses(tree.get("remote-vips")),
-        established_s=float(number(tree["established"])) if "established" in tree else None,
+        established_s=_seconds(tree.get("established")),
         children=tuple(sorted((c for c in children if c), key=_uniqueid)) if "child-sas" in tree else (),
     )
 
