@@ -181,14 +181,16 @@ METHOD(rmobike_control_t, refuse, vici_message_t*,
 	private_rmobike_control_t *this, char *code, char *fmt, ...)
 {
 	vici_builder_t *builder;
+	char text[256];
 	va_list args;
 
+	va_start(args, fmt);
+	vsnprintf(text, sizeof(text), fmt, args);
+	va_end(args);
 	builder = this->create_builder();
 	builder->add_kv(builder, "success", "no");
 	builder->add_kv(builder, "code", "%s", code);
-	va_start(args, fmt);
-	builder->vadd_kv(builder, "errmsg", fmt, args);
-	va_end(args);
+	builder->add_kv(builder, "errmsg", "%s: %s", code, text);
 	return builder->finalize(builder);
 }
 

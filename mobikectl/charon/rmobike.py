@@ -1,0 +1,346 @@
+"""Client of the charon plugin `rmobike` (charon-plugin/): switches, updates, any notify, redirects.
+
+The plugin serves the VICI protocol on a socket of its own, so this is a `Session` with typed commands
+and events. Policy is the caller's: the plugin carries out and tells. What each command does is specified
+in docs/rmobike.md; the protocol is draft-smyslov-ipsecme-ikev2-r-mobike-09 and RFC 5685.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobikectl.charon.rmobike_events import EVENT_NAMES, PluginEvent, decode_event, flag, number, word
+from mobikectl.charon.session import Event, EventGap, EventLost, Session
+from mobikectl.errors import CharonRefusedError, DecodeError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    from mobikectl.charon.transport import Args, Message
+    from mobikectl.model import IpAddress, IpNetwork
+    from mobikectl.wire.notify import Notify
+
+DEFAULT_SOCKET = Path("/run/charon.rmobike")
+"""Where the plugin listens unless `charon.plugins.rmobike.socket` says otherwise."""
+
+_CODE = re.compile(r"refused \S+: ([a-z0-9-]+): (.*)", re.DOTALL)
+
+_HINTS = {
+    "unknown-ike-id": "list the IKE_SAs again: it may have been rekeyed or deleted",
+    "peer-without-r": "use another mechanism: this peer must not be asked (draft section 4.2)",
+    "no-mobike": "enable MOBIKE in both configurations, or use a redirect",
+    "not-local": "add the address to an interface first, or pass foreign=True when another node has it",
+    "not-responder": "use update_addresses: the initiator of an IKE_SA moves it itself",
+    "not-initiator": "use switch_address: only the initiator may update addresses",
+    "not-established": "wait until it is up, or pick another IKE_SA",
+    "already-there": "nothing to do",
+}
+
+
+class PluginRefusedError(CharonRefusedError):
+    """The plugin said no. `code` is its reason for programs (docs/rmobike.md lists them)."""
+
+    def __init__(self, message: str, *, code: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
+
+
+class Accept(Enum):
+    """Which addresses an initiator lets itself be switched to, besides those in the allow-list."""
+
+    ADDITIONAL = "additional"
+    """Those that the peer told in ADDITIONAL_IP4_ADDRESS and ADDITIONAL_IP6_ADDRESS."""
+    LISTED = "listed"
+    """None."""
+    ANY = "any"
+    NONE = "none"
+    """None, not even those in the allow-list."""
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPolicy:
+    """What an initiator announces and accepts.
+
+    At most `burst` switches at once for one IKE_SA, and one more each `interval_ms` (0: no limit).
+    """
+
+    announce: bool = True
+    accept: Accept = Accept.ADDITIONAL
+    allow: tuple[IpNetwork, ...] = ()
+    burst: int = 5
+    interval_ms: int = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class PluginStatus:
+    """What the plugin says of itself."""
+
+    version: str
+    strongswan: str
+    """The version of strongSwan that it was built for."""
+    peers: int
+    notify_type: int
+    """The number used for SWITCH_TO_IP_ADDRESS."""
+    announce: bool
+    accept: Accept
+
+
+@dataclass(frozen=True, slots=True)
+class PeerCapabilities:
+    """What the peer of an IKE_SA can do."""
+
+    ike_id: int
+    original_initiator: bool
+    """We are."""
+    mobike: bool
+    peer_r: bool
+    """The peer announced 'R': it may be switched."""
+    own_r: bool
+    """We announced 'R'."""
+    pending_token: str | None = None
+    """The token of a switch under way."""
+
+
+class RedirectExchange(Enum):
+    """When a client is redirected (RFC 5685 sections 3 and 6)."""
+
+    IKE_SA_INIT = "IKE_SA_INIT"
+    IKE_AUTH = "IKE_AUTH"
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectAnswer:
+    """Where to redirect new clients, and which.
+
+    `percent` of the clients are redirected, chosen by a hash of the client's address (IKE_SA_INIT) or
+    identity (IKE_AUTH): the same client always gets the same answer. `except_for` holds networks and, for
+    IKE_AUTH, identities with wildcards. Clients that another gateway redirected here stay, unless `again`.
+    """
+
+    gateway: IpAddress | str
+    percent: int = 100
+    except_for: tuple[IpNetwork | str, ...] = ()
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyRule:
+    """A notify that the plugin adds by itself to IKE_AUTH or INFORMATIONAL messages.
+
+    To requests, or to responses: then, if `when` is given, only if the request has a notify of that type,
+    with that notify's data if `echo`. For one IKE_SA (`ike_id`, followed through rekeyings) or all; removed
+    after `count` messages if given.
+    """
+
+    name: str
+    exchange: str
+    request: bool
+    notify: Notify
+    when: int | None = None
+    echo: bool = False
+    ike_id: int | None = None
+    count: int | None = None
+
+
+class Rmobike:
+    """The plugin of one charon. Close it with `aclose`, or use it as an asynchronous context manager.
+
+    Every command raises PluginRefusedError when the plugin says no, and what `Session.request` raises.
+    """
+
+    def __init__(self, path: Path | str = DEFAULT_SOCKET, *, timeout: float = 5.0) -> None:
+        self.session = Session(path, timeout=timeout, peer="the rmobike plugin", heartbeat="status")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self.session.aclose()
+
+    async def _request(self, command: str, args: Args | None = None) -> Message:
+        try:
+            return await self.session.request(command, args)
+        except CharonRefusedError as error:
+            raise _with_code(error) from error
+
+    # --- about the plugin and the peers -----------------------------------------------------------
+
+    async def status(self) -> PluginStatus:
+        """Return what the plugin says of itself. Raise DecodeError when that cannot be understood."""
+        answer = await self._request("status")
+        return PluginStatus(
+            version=word(answer, "version"),
+            strongswan=word(answer, "strongswan"),
+            peers=number(answer, "peers"),
+            notify_type=number(answer, "notify-type"),
+            announce=flag(answer, "announce"),
+            accept=Accept(word(answer, "accept")),
+        )
+
+    async def peers(self) -> list[PeerCapabilities]:
+        """Return what the peers of all established IKE_SAs can do."""
+        return [
+            PeerCapabilities(
+                ike_id=number(item, "ike-id"),
+                original_initiator=flag(item, "initiator"),
+                mobike=flag(item, "mobike"),
+                peer_r=flag(item, "peer-r"),
+                own_r=flag(item, "own-r"),
+                pending_token=word(item, "pending", "") or None,
+            )
+            async for item in self.session.stream("list-peers", "list-peer")
+        ]
+
+    async def set_peer(self, ike_id: int, *, peer_r: bool, own_r: bool) -> None:
+        """Tell the plugin what the peer of an IKE_SA can do that was not established here but imported."""
+        await self._request("set-peer", {"ike-id": ike_id, "peer-r": peer_r, "own-r": own_r})
+
+    async def set_policy(self, policy: SwitchPolicy) -> None:
+        """Replace what is announced (in IKE_SAs to come) and accepted."""
+        allow = ",".join(str(network) for network in policy.allow)
+        args = {
+            "announce": policy.announce,
+            "accept": policy.accept.value,
+            "allow": allow,
+            "burst": policy.burst,
+            "interval-ms": policy.interval_ms,
+        }
+        await self._request("set-policy", args)
+
+    # --- moving IKE_SAs ---------------------------------------------------------------------------
+
+    async def switch_address(
+        self, ike_id: int, address: IpAddress, *, token: str = "", timeout_s: int = 15, foreign: bool = False
+    ) -> None:
+        """As responder, ask the initiator to use our `address` from now on.
+
+        Returns once the request is queued. Its end comes as SwitchDone, SwitchTimeout (after `timeout_s`
+        seconds, or when the IKE_SA is gone) or SwitchSuperseded with this `token` (at most 64 letters,
+        digits and ._:/-); SwitchAcked says only that the peer got the request. `foreign`: the address is
+        not this host's, but the node's to which the IKE_SA is moving.
+        """
+        args = {
+            "ike-id": ike_id,
+            "address": address,
+            "token": token,
+            "timeout": timeout_s,
+            "foreign": foreign,
+        }
+        await self._request("switch-address", args)
+
+    async def update_addresses(
+        self,
+        ike_id: int,
+        *,
+        local: IpAddress | None = None,
+        remote: IpAddress | None = None,
+        token: str = "",
+    ) -> None:
+        """As initiator, move the IKE_SA to the path from `local` to `remote` (None: keep) by MOBIKE.
+
+        No route is touched. The path is probed first; when it does not answer, the IKE_SA stays where it
+        works. The end comes as UpdateDone or UpdateFailed with this `token`.
+        """
+        args: dict[str, object] = {"ike-id": ike_id, "token": token}
+        args |= {key: value for key, value in (("local", local), ("remote", remote)) if value is not None}
+        await self._request("update-addresses", args)
+
+    # --- any notify -------------------------------------------------------------------------------
+
+    async def send_notify(self, ike_id: int, notifies: Sequence[Notify], *, token: str = "") -> None:
+        """Send notifies in an INFORMATIONAL exchange. The end comes as NotifyAnswered or NotifyFailed."""
+        items = [_item(notify) for notify in notifies]
+        await self._request("send-notify", {"ike-id": ike_id, "token": token, "notifies": items})
+
+    async def watch(self, types: Iterable[int]) -> None:
+        """Report received notifies of these types, and no others, as NotifySeen."""
+        await self._request("watch", {"types": [str(number) for number in types]})
+
+    async def add_rule(self, rule: NotifyRule) -> None:
+        """Add a rule, or replace the one of the same name."""
+        args: dict[str, object] = {
+            "name": rule.name,
+            "exchange": rule.exchange,
+            "direction": "request" if rule.request else "response",
+            "notify": _item(rule.notify),
+            "echo": rule.echo,
+        }
+        optional = {"when": rule.when, "ike-id": rule.ike_id, "count": rule.count}
+        args |= {key: value for key, value in optional.items() if value is not None}
+        await self._request("add-rule", args)
+
+    async def remove_rule(self, name: str) -> None:
+        """Remove a rule."""
+        await self._request("remove-rule", {"name": name})
+
+    async def rules(self) -> tuple[str, ...]:
+        """Return the names of the rules in place."""
+        answer = await self._request("list-rules")
+        rules = answer.get("rules", {})
+        return tuple(rules) if isinstance(rules, dict) else ()
+
+    # --- redirects --------------------------------------------------------------------------------
+
+    async def set_redirect(self, exchange: RedirectExchange, answer: RedirectAnswer) -> None:
+        """Redirect new clients from now on."""
+        args = {
+            "exchange": exchange.value,
+            "gateway": answer.gateway,
+            "percent": answer.percent,
+            "again": answer.again,
+            "except": [str(item) for item in answer.except_for],
+        }
+        await self._request("set-redirect", args)
+
+    async def clear_redirect(self, exchange: RedirectExchange) -> None:
+        """Redirect new clients no longer."""
+        await self._request("clear-redirect", {"exchange": exchange.value})
+
+    # --- events -----------------------------------------------------------------------------------
+
+    async def events(self) -> AsyncGenerator[PluginEvent | EventLost | EventGap, None]:
+        """Yield the plugin's events as `Session.events` does, decoded.
+
+        Use it within `contextlib.aclosing`. An event that cannot be understood ends it with a DecodeError.
+        """
+        async for event in self.session.events(EVENT_NAMES):
+            yield decode_event(event) if isinstance(event, Event) else event
+
+
+def _item(notify: Notify) -> str:
+    """Return a notify as the plugin reads it. Raise DecodeError when the plugin cannot send it."""
+    if notify.protocol_id or notify.spi:
+        raise DecodeError(
+            f"a notify of type {notify.type} with a protocol ID or SPI cannot be sent by the plugin",
+            hint="leave both empty",
+        )
+    return f"{notify.type}:{notify.data.hex()}"
+
+
+def _with_code(error: CharonRefusedError) -> CharonRefusedError:
+    """Given a refusal, return it with the plugin's code if it has one."""
+    found = _CODE.search(error.message)
+    if not found:
+        return error
+    return PluginRefusedError(error.message, code=found[1], hint=_HINTS.get(found[1], ""))
+
+
+def redirect_target(text: str) -> IpAddress | str:
+    """Given an address or a host name, return what RedirectAnswer takes."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return text

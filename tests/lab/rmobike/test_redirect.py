@@ -1,0 +1,99 @@
+"""Redirects in IKE_SA_INIT and IKE_AUTH, whose answer is set at run time (RFC 5685 sections 3 and 6)."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mobikectl.errors import CharonRefusedError
+
+if TYPE_CHECKING:
+    from .lab import Lab
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.charon,
+    pytest.mark.xdist_group("rmobike"),
+    pytest.mark.timeout(180),
+]
+
+
+@pytest.fixture
+async def started(lab: Lab) -> Lab:
+    await lab.gateway.start()
+    await lab.client.start()
+    return lab
+
+
+@pytest.mark.parametrize("exchange", ["IKE_SA_INIT", "IKE_AUTH"])
+async def test_a_new_client_is_redirected_and_stays_there(started: Lab, exchange: str) -> None:
+    """The other gateway is the same one at another address: it must not redirect again who was redirected."""
+    await started.gateway.command("set-redirect", exchange=exchange, gateway="198.18.2.11")
+    await started.connect()
+    told = await started.gateway.event("redirected")
+    assert (told["exchange"], told["remote"], told["gateway"]) == (exchange, "198.18.1.2", "198.18.2.11")
+    assert told.get("remote-id") == ("client" if exchange == "IKE_AUTH" else None)
+    assert (await started.client.sa())["remote-host"] == "198.18.2.11"
+    assert started.gateway.names().count("redirected") == 1
+
+
+async def test_an_excepted_client_is_not_redirected(started: Lab) -> None:
+    await started.gateway.command(
+        "set-redirect", exchange="IKE_AUTH", gateway="198.18.2.11", **{"except": ["198.18.99.0/24", "client"]}
+    )
+    await started.gateway.command(
+        "set-redirect", exchange="IKE_SA_INIT", gateway="198.18.2.11", **{"except": ["198.18.1.0/24"]}
+    )
+    await started.connect()
+    assert (await started.client.sa())["remote-host"] == "198.18.2.10"
+
+
+async def test_a_share_of_nothing_redirects_nobody(started: Lab) -> None:
+    await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="198.18.2.11", percent="0")
+    await started.connect()
+    assert (await started.client.sa())["remote-host"] == "198.18.2.10"
+
+
+async def test_a_cleared_redirect_redirects_nobody(started: Lab) -> None:
+    for exchange in ("IKE_SA_INIT", "IKE_AUTH"):
+        await started.gateway.command("set-redirect", exchange=exchange, gateway="198.18.2.11")
+        await started.gateway.command("clear-redirect", exchange=exchange)
+    await started.connect()
+    assert (await started.client.sa())["remote-host"] == "198.18.2.10"
+
+
+async def test_a_client_is_redirected_to_a_name(started: Lab) -> None:
+    """The name cannot be resolved here: what counts is that the client was told it."""
+    await started.client.command("watch", types=["16407"])
+    await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="gw2.example.org")
+    with pytest.raises(CharonRefusedError):
+        await started.connect()
+    seen = await started.client.event("notify", type="16407")
+    data = bytes.fromhex(seen["data"])
+    assert data[:2] == bytes([3, len("gw2.example.org")])
+    assert data[2:].startswith(b"gw2.example.org")
+
+
+async def test_a_client_is_redirected_to_an_ipv6_gateway(started: Lab) -> None:
+    await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="2001:db8:2::10")
+    await started.connect()
+    assert ipaddress.ip_address((await started.client.sa())["remote-host"]).version == 6
+
+
+async def test_a_share_splits_clients_by_their_address_and_always_alike(started: Lab) -> None:
+    await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="198.18.2.11", percent="50")
+    outcomes = set()
+    for number in range(20, 32):
+        started.client.shell("ip", "addr", "add", f"198.18.1.{number}/24", "dev", "a0")
+    for number in (*range(20, 32), *range(20, 32)):
+        since = len(started.client.events)
+        await started.load_pair(local_addrs=[f"198.18.1.{number}"])
+        async with started.client.vici as session:
+            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+            outcomes.add((number, (await started.client.sa())["remote-host"]))
+            await session.request("terminate", {"ike": "vpn", "timeout": "-1"})
+        await started.client.event("ike-updown", since=since)
+    assert len(outcomes) == 12, "a client got two answers"
+    assert {remote for _, remote in outcomes} == {"198.18.2.10", "198.18.2.11"}
