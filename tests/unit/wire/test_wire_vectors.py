@@ -22,7 +22,7 @@ from mobikectl.wire.ike import Message, decode_chain, encode_chain
 from mobikectl.wire.mobike import NatDetectionSourceIp, nat_detection_hash
 from mobikectl.wire.pfkey import AddressUpdate
 
-VECTORS = load()
+VECTORS = load(*DOCUMENTS, "charon-5.9.8")
 
 
 def decoded(vector: Vector) -> Any:
