@@ -71,7 +71,8 @@ async def _in_lab(lab: Lab, scenario: Scenario, result: Result, logs: Path, tell
         for tunnel in topology.tunnels:
             await asyncio.to_thread(vici.initiate, lab.vici_socket(tunnel.client), tunnel.name)
         tell("tunnels are up")
-        run = Run(lab, captures, folder=scenario.folder, sidecar=result.sidecar, tell=tell)
+        pingers: dict[str, Pinger] = {}
+        run = Run(lab, captures, pingers, folder=scenario.folder, sidecar=result.sidecar, tell=tell)
         try:
             if result.sidecar:
                 await asyncio.gather(
@@ -82,12 +83,9 @@ async def _in_lab(lab: Lab, scenario: Scenario, result: Result, logs: Path, tell
                 node: recording.enter_context(vici.EventThread(node, lab.vici_socket(node)))
                 for node in topology.charons
             }
-            pingers = {
-                t.name: recording.enter_context(
-                    Pinger(lab.namespace(t.client), t.client_inside, t.gateway_inside)
-                )
-                for t in topology.tunnels
-            }
+            for t in topology.tunnels:
+                pinger = Pinger(lab.namespace(t.client), t.client_inside, t.gateway_inside)
+                pingers[t.name] = recording.enter_context(pinger)
             result.start = time.monotonic()
             await run.ready(*topology.nodes)
             await run.traffic(BEFORE)

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path as FilePath
 
-    from mobikectl.lab.capture import Capture
+    from mobikectl.lab.capture import Capture, Pinger
     from mobikectl.lab.instance import Lab
 
 SIDECAR_DEADLINE = 20.0
+REPLY_TIME = 0.2
+"""Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,7 @@ class Run:
         self,
         lab: Lab,
         captures: Mapping[str, Capture],
+        pingers: Mapping[str, Pinger],
         *,
         folder: FilePath,
         sidecar: bool,
@@ -64,6 +67,7 @@ class Run:
         """Whether sidecars take part; without, charon is alone."""
         self.journal = Journal()
         self._captures = captures
+        self._pingers = pingers
         self._folder = folder
         self._tell = tell
         self._followers: list[asyncio.Task[None]] = []
@@ -174,6 +178,18 @@ class Run:
         self._tell(f"{tunnel} on {path} after {took:.0f} ms")
         return took
 
+    async def losses(self, tunnel: str, *, since: Cause, metric: str) -> int:
+        """Record and return how many pings of a tunnel, sent since a cause, have no reply.
+
+        Pings of the last moment are waited for.
+        """
+        until = time.monotonic()
+        await asyncio.sleep(REPLY_TIME)
+        pings = [p for p in self._pingers[tunnel].pings if since.at <= p.sent < until]
+        lost = sum(p.received is None for p in pings)
+        self.journal.metrics[metric] = lost
+        return lost
+
     def record(self, metric: str, value: float | str) -> None:
         """Record a measurement of the scenario's own under a name that its checks use."""
         self.journal.metrics[metric] = value
@@ -187,6 +203,16 @@ class Run:
             )
             lines += [line for line in output.splitlines() if line.strip()]
         return lines
+
+    async def routes_gone(self, node: str, dst: str, *, metric: str, within: float = 5.0) -> int:
+        """Wait until a node has no route of mobikectl's to `dst`; record how many are left under `metric`."""
+        end = time.monotonic() + within
+        while True:
+            left = [line for line in await self.routes_of_sidecar(node) if line.split()[0] == dst]
+            if not left or time.monotonic() > end:
+                self.journal.metrics[metric] = len(left)
+                return len(left)
+            await asyncio.sleep(0.1)
 
     # --- sidecars --------------------------------------------------------------------------------
 
