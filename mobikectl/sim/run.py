@@ -93,12 +93,11 @@ def run(scenario: Scenario, strategy: Strategy, progress: Callable[[int], None] 
     samples = np.zeros((scenario.seconds, 6))
     for at in range(scenario.seconds):
         tally.on = at >= scenario.warmup_s
-        # Every strategy compacts at the same seconds: the rows that a rate change hits must be the same.
         acts = at % scenario.plan_every_s == 0
-        if acts:
-            cluster.compact()
         _happen(cluster, strategy, workload.second(at, cluster.count), tally)
         if acts:
+            # Whatever the strategy: the next rate changes must hit the same rows in all runs.
+            cluster.compact()
             strategy.rebalance(cluster, float(at), tally.moved)
         samples[at] = _sample(cluster, at, acts=acts)
         if progress:
