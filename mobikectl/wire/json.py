@@ -30,6 +30,7 @@ from mobikectl.wire.ike import (
     payload_name,
     placed,
 )
+from mobikectl.wire.mobike import MobikeSupported
 from mobikectl.wire.notify import Dialect, Notify, NotifyData
 from mobikectl.wire.pfkey import AddressUpdate, SaType
 from mobikectl.wire.reader import impossible
@@ -207,6 +208,8 @@ def notify_to_json(notify: Notify, dialect: Dialect = CURRENT, at: int = 0) -> J
         typed = dialect.decode(notify, at + data_offset(notify))
     except DecodeError as error:
         return shown | {"data": notify.data.hex(), "error": error.message}
+    if isinstance(typed, MobikeSupported) and typed.responder_initiated:
+        shown |= {"source": str(registry.RESPONDER_INITIATED[0]), "meaning": registry.RESPONDER_INITIATED[1]}
     return shown | ({"data": notify.data.hex()} if typed is None else {"value": fields_to_json(typed)})
 
 

@@ -85,6 +85,12 @@ UPDATE_PAYLOAD = (
 )
 """The same for the Peer Address Update payload, whose number depends on the dialect."""
 
+RESPONDER_INITIATED = (
+    Source("draft-smyslov-ipsecme-ikev2-r-mobike-09", "5.1"),
+    "the sender speaks MOBIKE and, as its 'R' says, understands SWITCH_TO_IP_ADDRESS",
+)
+"""The same for a MOBIKE_SUPPORTED whose data is that draft's."""
+
 EXCHANGES = {
     34: Source(_7296, "1.2"),
     35: Source(_7296, "1.2"),
