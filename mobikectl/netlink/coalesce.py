@@ -25,8 +25,6 @@ class Coalescer:
 
     def note(self, now: float, *, urgent: bool = False) -> None:
         """Given the time of an event, count it as pending."""
-        if now >= self._closes:
-            self._urgent_left = URGENT_PER_WINDOW
         at_once = now >= self._closes or (urgent and self._urgent_left > 0)
         due = now if at_once else self._closes
         self._due = due if self._due is None else min(self._due, due)
@@ -40,6 +38,7 @@ class Coalescer:
         """Given the time of a delivery, take nothing as pending any more; open the next window."""
         if now >= self._closes:
             self._closes = now + self._window
+            self._urgent_left = URGENT_PER_WINDOW
         else:
             self._urgent_left -= 1
         self._due = None

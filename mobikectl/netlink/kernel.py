@@ -58,8 +58,8 @@ class KernelSocket:
     """A non-blocking netlink socket, owned by who made it.
 
     Given the netlink protocol, the multicast groups to join, the receive buffer's size in bytes and the name of a
-    network namespace (None: the caller's). rtnetlink sockets are pyroute2's `IPRSocket`, without its ``bind``: that tries
-    180 port numbers whatever the error, where the kernel picks a free one by itself. Raise NetlinkError or
+    network namespace (None: the caller's). rtnetlink sockets are pyroute2's `IPRSocket`, without its ``bind``: that
+    tries 180 port numbers whatever the error, where the kernel picks a free one by itself. Raise NetlinkError or
     PrivilegeError when it cannot be had.
     """
 

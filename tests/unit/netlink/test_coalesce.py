@@ -72,6 +72,20 @@ def test_a_new_window_lets_losses_pass_again() -> None:
             coalescer.delivered(start + 0.001)
 
 
+def test_losses_pass_however_many_windows_follow_each_other_without_a_pause() -> None:
+    coalescer, now = Coalescer(WINDOW), 7.0
+    coalescer.note(now)
+    coalescer.delivered(now)
+    for _ in range(10 * URGENT_PER_WINDOW):
+        coalescer.note(now + 0.01)
+        assert coalescer.due == pytest.approx(now + WINDOW)
+        now += WINDOW + 0.001
+        coalescer.delivered(now)
+        coalescer.note(now + 0.005, urgent=True)
+        assert coalescer.due == now + 0.005
+        coalescer.delivered(now + 0.005)
+
+
 def test_a_window_of_nothing_hands_each_on_at_once() -> None:
     coalescer = Coalescer(0)
     for now in (7.0, 7.0, 7.001):
