@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
-console = Console(highlight=False)
+WIDE = 200
+"""Columns when the output is no terminal: a program or a file reads it, nothing has to be folded."""
+
+console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 """Where tables go: standard output, without colours when it is not a terminal."""
 
 
@@ -32,22 +36,22 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(plain(value), indent=2))
 
 
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """Return a table; cells are text as it is (markup in it is shown, not obeyed), or rich renderables."""
+    made = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(_cell(cell) for cell in row))
+    return made
+
+
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", empty: str = ""
 ) -> None:
-    """Print a table, or ``empty`` where there are no rows.
-
-    Cells are text as it is (markup in it is shown, not obeyed), or rich renderables.
-    """
-    table = Table(title=title or None, box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(cell) if isinstance(cell, str) else _cell(cell) for cell in row))
-    if table.row_count == 0 and empty:
-        console.print(empty)
-        return
-    console.print(table)
+    """Print a `table`, or ``empty`` where there are no rows."""
+    made = table(columns, rows, title=title)
+    console.print(empty if made.row_count == 0 and empty else made)
 
 
 def _cell(cell: object) -> Any:

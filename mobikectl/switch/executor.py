@@ -139,44 +139,47 @@ class MoveExecutor:
 
     async def _carry_out(self, move: Move, order: MoveOrder) -> Move:
         deadline = time.monotonic() + order.timeout_s
-        traffic = await self._sample(move)
-        if isinstance(traffic, str):
-            return self._step(replace(move, blame=Blame.HOST), MoveState.FAILED, traffic)
+        # charon may take milliseconds to list the SA, in which a dead path loses packets: ask meanwhile.
+        sampling = asyncio.create_task(self._sas.refresh(move.sa))
         try:
             before = await self._steering.point(order.path)
         except (NetlinkError, PrivilegeError) as error:
+            await _abandon(sampling)
             blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
             return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
         try:
-            return await self._follow_up(move, order, before, traffic, deadline)
+            move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
+            return await self._follow_up(move, order, before, sampling, deadline)
         except asyncio.CancelledError:
             # The sidecar is stopping in the middle of a move: what was in force before is put back.
             await self._steering.restore(order.path.remote, before)
             raise
+        finally:
+            await _abandon(sampling)
 
     async def _follow_up(
-        self, move: Move, order: MoveOrder, before: Steer | None, traffic: IkeSa, deadline: float
+        self,
+        move: Move,
+        order: MoveOrder,
+        before: Steer | None,
+        sampling: asyncio.Task[IkeSa | None],
+        deadline: float,
     ) -> Move:
-        move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
-        problem = await self._await_path(move, deadline)
+        try:
+            traffic = await sampling
+        except CharonError as error:
+            return await self._undo(move, order, before, str(error), blame=Blame.HOST)
+        problem = "the IKE_SA went away" if traffic is None else await self._await_path(move, deadline)
         if problem is None:
             move = self._step(move, MoveState.MOVED, "the IKE_SA is on the new path")
             problem = await self._await_children(move, deadline)
-        if problem is None:
+        if problem is None and traffic is not None:
             data_plane = await self._data_plane(move, traffic)
             move = replace(move, data_plane=data_plane)
             if data_plane is not DataPlane.SILENT:
                 return self._step(move, MoveState.VERIFIED, f"data plane: {data_plane.value}")
             problem = f"no packet came in over the new path within {self._data_plane_s:g} s"
-        return await self._undo(move, order, before, problem)
-
-    async def _sample(self, move: Move) -> IkeSa | str:
-        """Return the SA with its counters before the move, or what is wrong."""
-        try:
-            sa = await self._sas.refresh(move.sa)
-        except CharonError as error:
-            return str(error)
-        return sa if sa is not None else "the IKE_SA went away"
+        return await self._undo(move, order, before, problem or "", blame=Blame.PATH)
 
     async def _await_path(self, move: Move, deadline: float) -> str | None:
         """Wait until the IKE_SA is on the new path; return None, or what is wrong."""
@@ -238,8 +241,10 @@ class MoveExecutor:
                 return verdict
             await asyncio.sleep(min(0.02, self._data_plane_s / 10))
 
-    async def _undo(self, move: Move, order: MoveOrder, before: Steer | None, problem: str) -> Move:
-        move = self._step(replace(move, blame=Blame.PATH), MoveState.UNDOING, problem)
+    async def _undo(
+        self, move: Move, order: MoveOrder, before: Steer | None, problem: str, *, blame: Blame
+    ) -> Move:
+        move = self._step(replace(move, blame=blame), MoveState.UNDOING, problem)
         try:
             await self._steering.restore(order.path.remote, before)
         except (NetlinkError, PrivilegeError) as error:
@@ -283,6 +288,14 @@ class MoveExecutor:
                 "note": move.reason,
             },
         )
+
+
+async def _abandon(task: asyncio.Task[IkeSa | None]) -> None:
+    """End a task whose result nobody wants any more."""
+    task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # it is known, or does not matter: it is looked at so that asyncio does not complain
 
 
 LIVE_CHILD = frozenset({ChildState.INSTALLED, ChildState.REKEYING, ChildState.UPDATING, ChildState.REKEYED})

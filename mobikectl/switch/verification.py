@@ -42,21 +42,22 @@ def judge_data_plane(before: IkeSa, baseline: IkeSa, now: IkeSa, *, over: bool) 
 
     Inbound packets since ``baseline`` prove the new path. When none came by the end (``over``), the SA
     is SILENT if packets were sent over the new path and inbound ones were flowing right before the move,
-    else IDLE: without traffic there is nothing to judge by. The counters of a CHILD_SA that was rekeyed by the
-    move (userland ESP) start again at 0, which is below the baseline and proves nothing by itself.
+    else IDLE: without traffic there is nothing to judge by, nor to wait for. The counters of a CHILD_SA
+    that was rekeyed by the move (userland ESP) start again at 0, which proves nothing by itself.
     """
     if packets_in(now) > packets_in(baseline):
         return DataPlane.FLOWING
     spis_changed = {child.spi_in for child in now.children} != {child.spi_in for child in before.children}
     if spis_changed and packets_in(now) > 0:
         return DataPlane.FLOWING
-    if not over:
-        return None
-    was_flowing = any(
-        child.counters is not None
-        and child.counters.idle_in_s is not None
-        and child.counters.idle_in_s <= FLOWING_WITHIN_S
-        for child in before.children
-    )
     sent = packets_out(now) > (0 if spis_changed else packets_out(baseline))
-    return DataPlane.SILENT if was_flowing and sent else DataPlane.IDLE
+    if not over and (sent or _busy(before, inbound=True) or _busy(before, inbound=False)):
+        return None
+    return DataPlane.SILENT if sent and _busy(before, inbound=True) else DataPlane.IDLE
+
+
+def _busy(sa: IkeSa, *, inbound: bool) -> bool:
+    """Whether packets were flowing in that direction when the SA was listed."""
+    found = [child.counters for child in sa.children if child.counters is not None]
+    idle = [counters.idle_in_s if inbound else counters.idle_out_s for counters in found]
+    return any(seconds is not None and seconds <= FLOWING_WITHIN_S for seconds in idle)

@@ -35,6 +35,10 @@ def test_an_sa_without_traffic_cannot_be_judged() -> None:
     assert judge_data_plane(sa(0, 0, idle_in_s=None), sa(0, 0), sa(0, 0), over=True) is DataPlane.IDLE
 
 
+def test_an_sa_without_traffic_is_not_waited_for() -> None:
+    assert judge_data_plane(sa(9, 9, idle_in_s=None), sa(9, 9), sa(9, 9), over=False) is DataPlane.IDLE
+
+
 def test_traffic_of_long_ago_does_not_condemn_a_path() -> None:
     assert judge_data_plane(sa(10, 10, idle_in_s=30), sa(10, 10), sa(10, 20), over=True) is DataPlane.IDLE
 
