@@ -280,6 +280,13 @@ class ClusterView:
     def __post_init__(self) -> None:
         if len({node.name for node in self.nodes}) != len(self.nodes):
             raise ValueError("two nodes have the same name")
+        if not len(self.sas):
+            return
+        if self.sas.owner.min() < 0 or self.sas.owner.max() >= len(self.nodes):
+            raise ValueError("an IKE_SA is owned by a node that is not in the view")
+        addresses = np.array([len(node.addresses) for node in self.nodes])
+        if (self.sas.address < 0).any() or (self.sas.address >= addresses[self.sas.owner]).any():
+            raise ValueError("an IKE_SA is served at an address that its node does not have")
 
     @classmethod
     def of(cls, nodes: Iterable[Node], rows: Iterable[ClusterSa], **more: object) -> ClusterView:

@@ -366,3 +366,12 @@ def test_nodes_that_make_no_sense_are_refused_with_a_hint(bad: dict[str, float])
     with pytest.raises(ConfigError) as caught:
         node(1, **bad)
     assert caught.value.hint
+
+
+def test_a_view_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(ValueError, match="same name"):
+        view([node(1), node(1)], [])
+    with pytest.raises(ValueError, match="address that its node does not have"):
+        view([node(1)], sas("g1", EVEN, address=1))
+    with pytest.raises(KeyError):
+        view([node(1)], sas("g2", EVEN))
