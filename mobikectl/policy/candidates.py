@@ -53,8 +53,6 @@ class Rank:
 
     degraded: bool = False
     """It answers, but worse than the quality limits allow."""
-    deprecated: bool = False
-    """Its local address is to go away (RFC 4862)."""
     family: int = 0
     gateway: int = 0
     """Place of the gateway address in the configured ones, when the first is to be preferred; else 0."""
@@ -62,6 +60,8 @@ class Rank:
     """The configured priority, negated."""
     metric: int = 0
     cost: int = 0
+    deprecated: bool = False
+    """Its local address is to go away (RFC 4862)."""
     share: float = 0.0
     """Which of equal links the weights give this SA; counts for a preference only when not sticky."""
     other_gateway: bool = False
@@ -81,12 +81,12 @@ class Rank:
     def _main(self) -> tuple[float, ...]:
         return (
             self.degraded,
-            self.deprecated,
             self.family,
             self.gateway,
             self.priority,
             self.metric,
             self.cost,
+            self.deprecated,
         )
 
 

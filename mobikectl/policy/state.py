@@ -143,6 +143,8 @@ class SaMemory:
     failed_at: float = float("-inf")
     not_before: float = float("-inf")
     """No new round or preference before this, unless something changed for the better."""
+    move_failed: bool = False
+    """A move failed in the last round: probes that are answered are no news then."""
     no_path_since: float | None = None
     terminated: bool = False
     last_outcome: MoveOutcome | None = None
@@ -184,7 +186,8 @@ class Memory:
             return memory
         done = replace(sa, move=None, last_outcome=outcome)
         at_rest = replace(done, round=None, failures=0, no_path_since=None)
-        return memory._with_sa(outcome.sa_uniqueid, at_rest if outcome.ok else done.failed(settings, now))
+        failed = replace(done, move_failed=True).failed(settings, now)
+        return memory._with_sa(outcome.sa_uniqueid, at_rest if outcome.ok else failed)
 
     def with_rekey(self, old_uniqueid: int, new_uniqueid: int) -> Memory:
         """Given that a rekey gave an IKE_SA a new unique id, return what is known then."""

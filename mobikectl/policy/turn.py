@@ -63,7 +63,9 @@ class Turn:
             return
         self._drop_round_without_need()
         self._clear_no_path()
-        running = self.memory.round or self._new_round()
+        running = self.memory.round
+        if running is None and (running := self._new_round()) is not None:
+            self.memory = replace(self.memory, move_failed=False)
         if running is not None:
             self._go_on(running)
         elif not self.current.gone and self.memory.no_path_since is None:
@@ -84,7 +86,8 @@ class Turn:
         target = self.find(move.path)
         overdue = move.verify_by + OVERDUE_S
         if self.now >= overdue:
-            self.memory = replace(self.memory, move=None).failed(self.settings, self.now)
+            failed = replace(self.memory, move=None, move_failed=True)
+            self.memory = failed.failed(self.settings, self.now)
             return False
         target_gone = target is None or target.gone
         if target_gone and (self.current.gone or self.sa.path == move.path):
@@ -167,7 +170,8 @@ class Turn:
         track = candidate.track
         if track is None or not candidate.eligible:
             return False
-        times = (track.usable_since, track.checked_at if track.answered else None)
+        answers_since = track.since if track.answered and not self.memory.move_failed else None
+        times = (track.usable_since, answers_since)
         return any(t is not None and t > self.memory.failed_at for t in times)
 
     def _go_on(self, running: Round) -> None:
@@ -293,17 +297,28 @@ class Turn:
             if self._worth_it(candidate):
                 self._move(candidate, MoveKind.PREFERENCE, self._why_better(candidate))
                 return
+            if (
+                self._leaves_soon(candidate)
+                and candidate.track is not None
+                and candidate.track.answered is None
+            ):
+                # Its first check is under way: going to the second best now would mean two moves.
+                return
+
+    def _leaves_soon(self, candidate: Candidate) -> bool:
+        """Whether the current path is to be left for that one without any hold-down."""
+        rank = self.current.rank
+        return rank.degraded or (rank.deprecated and candidate.link == self.current.link)
 
     def _worth_it(self, candidate: Candidate) -> bool:
         """Whether the hold-down of a better path is over. One that must be left soon is left at once."""
-        current = self.current
         if candidate.failed:
             return False
         since = candidate.good_since()
         if since is None:
             self.notes[candidate.path] = "better, but not found up yet"
             return False
-        if current.rank.degraded or current.rank.deprecated:
+        if self._leaves_soon(candidate):
             return True
         ready = since + candidate.hold_down_s(self.settings, self.now)
         if self.now >= ready:
@@ -314,7 +329,7 @@ class Turn:
 
     def _why_better(self, candidate: Candidate) -> str:
         mine, theirs = self.current.rank, candidate.rank
-        for name in ("degraded", "deprecated", "family", "gateway", "priority", "metric", "cost", "share"):
+        for name in ("degraded", "family", "gateway", "priority", "metric", "cost", "deprecated", "share"):
             if getattr(mine, name) != getattr(theirs, name):
                 words = {
                     "degraded": "the current path is too bad",

@@ -66,6 +66,9 @@ class World:
     others: list[object] = field(default_factory=list)
     decision: Decision | None = None
     carry_out: bool = True
+    moves_fail: str = ""
+    """'path': probes are answered and yet no move verifies; 'here': this host fails to move."""
+    moved_at: list[float] = field(default_factory=list)
 
     def net(self) -> NetState:
         links = {i: Link(i, n, i in self.up, i in self.up, loopback=n == "lo") for i, n in LINKS.items()}
@@ -121,12 +124,15 @@ class World:
                 self.memory = self.memory.with_probe(self.answer(path), self.now)
             case MoveSa(path=path):
                 self.moves.append(action)
-                ok = self.works(path)
+                self.moved_at.append(self.now)
+                ok = self.works(path) and not self.moves_fail
                 if ok:
                     self.sas = [
                         replace(s, path=path) if s.uniqueid == action.sa_uniqueid else s for s in self.sas
                     ]
-                outcome = MoveOutcome(action.sa_uniqueid, path, ok, reason="" if ok else "no traffic")
+                blame = self.moves_fail != "here"
+                reason = "" if ok else "it did not verify"
+                outcome = MoveOutcome(action.sa_uniqueid, path, ok, path_failed=blame, reason=reason)
                 self.memory = self.memory.with_outcome(outcome, self.settings, self.now)
             case _:
                 self.others.append(action)
