@@ -328,7 +328,9 @@ def _encode(value: Any, order: ByteOrder, dialect: Dialect) -> Iterator[bytes]:
     match value:
         case {"datagrams": [*datagrams]}:
             for datagram in datagrams:
-                yield from _encode(datagram, order, dialect)
+                if not isinstance(datagram, dict) or "message" not in datagram:
+                    raise DecodeError("a datagram without a message", hint="leave out those with an error")
+                yield wire_json.message_from_json(datagram["message"], dialect).to_bytes()
         case {"message": message}:
             yield wire_json.message_from_json(message, dialect).to_bytes()
         case {"payloads": chain}:

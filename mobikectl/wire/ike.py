@@ -241,15 +241,18 @@ def decode_chain(data: bytes, first: int, at: int = 0) -> tuple[Payload, ...]:
     return tuple(payloads)
 
 
+_NAMES = {int(kind): kind.name for kind in PayloadType} | {
+    PayloadType.IDI: "IDi",
+    PayloadType.IDR: "IDr",
+    PayloadType.TSI: "TSi",
+    PayloadType.TSR: "TSr",
+    PayloadType.NONCE: "Nonce",
+}
+
+
 def payload_name(kind: int) -> str:
     """Given a payload type, return its short name in RFC 7296's notation, or the number where it has none."""
-    names = {PayloadType.IDI: "IDi", PayloadType.IDR: "IDr", PayloadType.TSI: "TSi", PayloadType.TSR: "TSr"}
-    names |= {PayloadType.NONCE: "Nonce"}
-    try:
-        known = PayloadType(kind)
-    except ValueError:
-        return str(kind)
-    return names.get(known, known.name)
+    return _NAMES.get(kind, str(kind))
 
 
 @dataclass(frozen=True, slots=True)

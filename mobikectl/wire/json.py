@@ -49,28 +49,35 @@ EXPLAINING = frozenset({"source", "meaning", "offset", "size", "error", "time", 
 # --- single values ------------------------------------------------------------------------------
 
 
+def _found(value: object) -> str:
+    """Given any JSON, return a few words for an error; it may be huge, or deeper than repr can go."""
+    if isinstance(value, (dict, list)):
+        return "an object" if isinstance(value, dict) else "a list"
+    return repr(value[:60] if isinstance(value, str) else value)[:80]
+
+
 def _hex(value: object) -> bytes:
     try:
         return bytes.fromhex(_text(value))
     except ValueError:
-        raise impossible("octets in hex", repr(value)[:80]) from None
+        raise impossible("octets in hex", _found(value)) from None
 
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise impossible("a text", repr(value)[:80])
+        raise impossible("a text", _found(value))
     return value
 
 
 def _number(value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise impossible("a whole number", repr(value)[:80])
+        raise impossible("a whole number", _found(value))
     return value
 
 
 def _flag(value: object) -> bool:
     if not isinstance(value, bool):
-        raise impossible("true or false", repr(value)[:80])
+        raise impossible("true or false", _found(value))
     return value
 
 
@@ -78,7 +85,7 @@ def _address(value: object) -> IPv4Address | IPv6Address:
     try:
         return ip_address(_text(value))
     except ValueError:
-        raise impossible("an IP address", repr(value)[:80]) from None
+        raise impossible("an IP address", _found(value)) from None
 
 
 def _of_version(kind: type[T]) -> Callable[[object], T]:
@@ -102,7 +109,7 @@ def _named(kind: type[Any]) -> Callable[[object], Any]:
         try:
             return kind[_text(value)]
         except KeyError:
-            raise impossible(" or ".join(member.name for member in kind), repr(value)[:80]) from None
+            raise impossible(" or ".join(member.name for member in kind), _found(value)) from None
 
     return read
 
@@ -110,13 +117,13 @@ def _named(kind: type[Any]) -> Callable[[object], Any]:
 def _spi(value: object) -> int:
     octets = _hex(value)
     if len(octets) != 4:
-        raise impossible("an SPI of 4 octets in hex", repr(value)[:80])
+        raise impossible("an SPI of 4 octets in hex", _found(value))
     return int.from_bytes(octets, "big")
 
 
 def _list(value: object) -> list[object]:
     if not isinstance(value, list):
-        raise impossible("a list", repr(value)[:80])
+        raise impossible("a list", _found(value))
     return value
 
 
@@ -171,7 +178,7 @@ def fields_from_json(kind: type[T], value: object) -> T:
 
 def _object(value: object, what: str) -> Json:
     if not isinstance(value, dict):
-        raise impossible(f"an object for {what}", repr(value)[:80])
+        raise impossible(f"an object for {what}", _found(value))
     return value
 
 
@@ -294,7 +301,7 @@ def payload_type(value: object, dialect: Dialect = CURRENT) -> int:
     try:
         return _PAYLOADS[_text(value)]
     except KeyError:
-        raise impossible("a payload's short name (N, D, SA, ...) or number", repr(value)[:80]) from None
+        raise impossible("a payload's short name (N, D, SA, ...) or number", _found(value)) from None
 
 
 def payload_from_json(value: object, dialect: Dialect = CURRENT) -> Payload:
@@ -379,7 +386,7 @@ def _exchange(value: object) -> int:
 def _minor(value: object) -> int:
     major, _, minor = _text(value).partition(".")
     if major != "2" or not (minor.isascii() and minor.isdigit()) or len(minor) > 2:
-        raise impossible("version 2.x", repr(value)[:80])
+        raise impossible("version 2.x", _found(value))
     return int(minor)
 
 

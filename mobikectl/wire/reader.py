@@ -64,7 +64,8 @@ class Reader:
 def check_unsigned(value: int, octets: int, what: str) -> None:
     """Raise DecodeError when ``value`` does not fit an unsigned field of so many octets."""
     if not 0 <= value < 1 << (8 * octets):
-        raise impossible(f"{what} of {octets} octets", str(value))
+        found = str(value) if value.bit_length() <= 128 else f"a number of {value.bit_length()} bits"
+        raise impossible(f"{what} of {octets} octets", found)
 
 
 def check_length(data: bytes, low: int, high: int, what: str) -> None:

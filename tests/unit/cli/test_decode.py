@@ -174,6 +174,10 @@ def test_what_cannot_be_read_is_a_decode_error_with_a_hint(text: str) -> None:
             "agree",
         ),
         ('{"pf_key": {"spi": "0102"}}', "4 octets"),
+        ('{"datagrams": [{"error": "cut short"}]}', "without a message"),
+        ('{"notify": ' + "[" * 900 + "]" * 900 + "}", "a list"),
+        ('{"message": {"initiator_spi": "' + "ff" * 100_000 + '", "exchange": 34, "message_id": 0}}', "bits"),
+        ('{"notify": {"name": "DISCONNECT_NOTIFY", "value": {"seconds": ' + "9" * 4000 + "}}}", "seconds"),
     ],
 )
 def test_json_that_says_no_octets_is_told_by_what_is_wrong_in_it(text: str, said: str) -> None:
