@@ -75,10 +75,7 @@ def settings(path: Path = STRONGSWAN_CONF) -> dict[str, str]:
     Later values replace earlier ones, as charon does it. References between sections are not
     followed. Raise ConfigError when a file cannot be read or parsed.
     """
-    found: dict[str, str] = {}
-    for key, value in _read(path, [0]):
-        found[key] = value
-    return found
+    return dict(_read(path, [0]))
 
 
 def enabled(found: dict[str, str], key: str, *, default: bool) -> bool:
