@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import socket
 import struct
 from pathlib import Path
@@ -64,13 +65,13 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
 
 def _settings(known: Daemon, file: Path) -> Iterator[Finding]:
     try:
-        yield from daemon.settings(charon_daemon.settings(file), known, file)
+        yield from daemon.settings(charon_daemon.settings(file), known, daemon.as_named(file))
     except ConfigError as error:
         yield Finding(Level.WARNING, "strongswan.conf", error.message, error.hint)
 
 
 async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
-    from mobikectl.netlink import SteeringRoutes, Watcher, xfrm_available
+    from mobikectl.netlink import SteeringRoutes, Watcher
 
     found = list(host.capabilities(Path("/proc/self/status").read_text()))
     try:
@@ -85,7 +86,9 @@ async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
     found += host.sysctls(net, paths, Path("/proc/sys"))
     found += host.leftovers(own, sidecar_runs(settings))
     userland = None if known is None else known.esp is charon_daemon.EspPath.USERLAND
-    found += host.kernel_esp(await xfrm_available(), userland)
+    found += host.kernel_esp(
+        host.kernel_has_esp(Path("/proc"), Path("/lib/modules", platform.release())), userland
+    )
     return found
 
 

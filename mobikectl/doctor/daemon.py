@@ -88,3 +88,9 @@ def settings_file(pid: int | None, proc: Path = Path("/proc")) -> Path:
     path = Path(named[0].decode(errors="surrogateescape")) if named and named[0] else default
     inside = process / "root" / path.relative_to("/") if path.is_absolute() else path
     return inside if inside.exists() else path
+
+
+def as_named(file: Path) -> Path:
+    """Given what `settings_file` returned, return the name that the file has for charon itself."""
+    parts = file.parts
+    return Path("/", *parts[4:]) if parts[1:2] == ("proc",) and parts[3:4] == ("root",) else file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from mobikectl.doctor.findings import Finding, Level
@@ -139,21 +140,30 @@ def leftovers(own: Sequence[Route], sidecar_runs: bool) -> Iterator[Finding]:
     )
 
 
-def kernel_esp(available: bool, userland: bool | None) -> Iterator[Finding]:
-    """Given whether the kernel has ESP and whether charon does ESP itself (None: unknown), yield findings."""
+def kernel_has_esp(proc: Path, modules: Path) -> bool | None:
+    """Given /proc and /lib/modules/RELEASE, return whether this kernel can do ESP; None: it cannot be told."""
+    lists = [proc / "modules", modules / "modules.builtin", modules / "modules.dep"]
+    known = [path.read_text(errors="replace") for path in lists if path.exists()]
+    if any(re.search(r"\besp4\b", text) for text in known):
+        return True
+    return False if (modules / "modules.dep").exists() else None
+
+
+def kernel_esp(kernel: bool | None, userland: bool | None) -> Iterator[Finding]:
+    """Given whether the kernel and whether charon itself can do ESP (None: unknown), yield findings."""
     if userland:
         yield Finding(
             Level.NOTE,
             "ESP",
             "charon's kernel-libipsec does ESP in userland: every address change also rekeys the CHILD_SAs",
-            "" if not available else "this kernel has ESP: unload kernel-libipsec for speed",
+            "this kernel has ESP: unload kernel-libipsec for speed" if kernel else "",
         )
-    elif not available:
+    elif kernel is False:
         yield Finding(
             Level.PROBLEM,
             "ESP",
-            "this kernel has no ESP (XFRM), and charon has no userland ESP loaded",
+            "this kernel has no ESP, and charon has no userland ESP loaded",
             "load esp4, esp6 and xfrm_user, or have charon load kernel-libipsec",
         )
-    else:
+    elif kernel or userland is False:
         yield Finding(Level.GOOD, "ESP", "in the kernel")

@@ -55,3 +55,8 @@ def test_the_settings_file_is_the_one_that_the_process_was_given(tmp_path: Path)
     assert daemon.settings_file(42, tmp_path) == process / "root" / "srv" / "my.conf"
     assert daemon.settings_file(43, tmp_path) == FILE
     assert daemon.settings_file(None) == FILE
+
+
+def test_a_file_seen_through_the_process_is_told_by_its_own_name() -> None:
+    assert daemon.as_named(Path("/proc/42/root/etc/strongswan.conf")) == FILE
+    assert daemon.as_named(FILE) == FILE

@@ -105,15 +105,26 @@ def test_routes_left_behind_are_found_only_without_a_sidecar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("available", "userland", "level"),
+    ("kernel", "userland", "level"),
     [
         (True, False, Level.GOOD),
         (True, None, Level.GOOD),
         (False, True, Level.NOTE),
         (False, False, Level.PROBLEM),
         (True, True, Level.NOTE),
+        (None, False, Level.GOOD),
+        (None, None, None),
     ],
 )
-def test_esp_must_be_somewhere(available: bool, userland: bool | None, level: Level) -> None:
-    (finding,) = host.kernel_esp(available, userland)
-    assert finding.level is level
+def test_esp_must_be_somewhere(kernel: bool | None, userland: bool | None, level: Level | None) -> None:
+    assert [finding.level for finding in host.kernel_esp(kernel, userland)] == ([level] if level else [])
+
+
+def test_a_kernels_esp_is_loaded_built_in_or_can_be_loaded(tmp_path: Path) -> None:
+    modules = tmp_path / "modules.d"
+    modules.mkdir()
+    assert host.kernel_has_esp(tmp_path, modules) is None
+    (modules / "modules.dep").write_text("kernel/net/ipv4/ipip.ko:\n")
+    assert host.kernel_has_esp(tmp_path, modules) is False
+    (modules / "modules.builtin").write_text("kernel/net/ipv4/esp4.ko\n")
+    assert host.kernel_has_esp(tmp_path, modules) is True
