@@ -26,6 +26,23 @@ _NO_ROUTE = {
 }
 
 
+def read_answer(dst: IpAddress, answer: bytes) -> RouteAnswer:
+    """Given the kernel's message for a lookup of ``dst``, return the way.
+
+    Raise NoRouteError when it is a route that refuses (kernels before 4.13 answer so for IPv6, later ones with an
+    errno) or leads to no link, NetlinkError when it is no answer.
+    """
+    route = next((rtnl.decode_route(answer, msg) for msg in rtnl.messages(answer)), None)
+    if route is None:
+        raise NetlinkError(f"route to {dst}: the kernel's answer is none", hint="please report this")
+    if route.type in _REFUSING:
+        raise NoRouteError(f"{dst}: {_REFUSING[route.type]}", hint=f"see `ip route get {dst}` and `ip rule`")
+    hop = route.nexthops[0] if route.nexthops else None
+    if hop is None or hop.oif is None:
+        raise NoRouteError(f"{dst}: a route that leads to no link", hint=f"see `ip route get {dst}`")
+    return RouteAnswer(dst=dst, gateway=hop.gateway, oif=hop.oif, prefsrc=route.prefsrc)
+
+
 class RouteLookup:
     """Asks the kernel how packets would go, over one socket kept open (async context manager).
 
@@ -56,18 +73,7 @@ class RouteLookup:
         answer = await self._requests.ask(rtnl.RTM_GETROUTE, rtnl.encode_lookup(dst, src, oif, mark))
         if isinstance(answer, rtnl.KernelError):
             raise self._refusal(dst, src, answer)
-        msg = next(rtnl.messages(answer))
-        route = rtnl.decode_route(answer, msg)
-        if route is None:
-            raise NetlinkError(f"route to {dst}: an answer of another family", hint="please report this")
-        if route.type in _REFUSING:
-            raise NoRouteError(
-                f"{dst}: {_REFUSING[route.type]}", hint=f"see `ip route get {dst}` and `ip rule`"
-            )
-        hop = route.nexthops[0] if route.nexthops else None
-        if hop is None or hop.oif is None:
-            raise NoRouteError(f"{dst}: a route that leads to no link", hint=f"see `ip route get {dst}`")
-        return RouteAnswer(dst=dst, gateway=hop.gateway, oif=hop.oif, prefsrc=route.prefsrc)
+        return read_answer(dst, answer)
 
     @staticmethod
     def _refusal(dst: IpAddress, src: IpAddress | None, answer: rtnl.KernelError) -> Exception:
