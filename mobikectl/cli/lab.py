@@ -224,12 +224,9 @@ def _show(documents: Sequence[dict[str, Any]]) -> None:
     rows = [_row(document) for document in documents]
     kernel = "this kernel's own" if kernel_has_esp() else "user-mode-linux's"
     where = {"kernel": f"{kernel} ESP", "userland": "charon's userland ESP"}[documents[0]["esp"]]
-    print_table(
-        ["scenario", "result", "lost", "gap", "to new path", "IKE", "INIT"],
-        rows,
-        title=f"Measured through the tunnels by a ping each 10 ms, {where}.\n"
-        "IKE: messages on the wire after the tunnel was up; INIT: IKE_SA_INIT among them.",
-    )
+    click.echo(f"Measured through the tunnels by a ping each 10 ms, {where}.")
+    click.echo("IKE: messages on the wire after the tunnel was up; INIT: IKE_SA_INIT among them.\n")
+    print_table(["scenario", "result", "lost", "gap", "to new path", "IKE", "INIT"], rows)
 
 
 def _row(document: dict[str, Any]) -> list[Any]:

@@ -57,13 +57,21 @@ def ms(seconds: float) -> float:
     return round(seconds * 1000, 2)
 
 
-def ike_metrics(packets: Iterable[Packet]) -> dict[str, float]:
+def ike_metrics(packets: Sequence[Packet]) -> dict[str, float]:
     """Given packets, return how many IKE messages they hold: in all, and ``ike.EXCHANGE`` for each type.
 
     ``ike_sa_init`` counts IKE_SA_INIT messages of both directions: not zero means that an IKE_SA was made anew.
+    ``ike_probes`` are stateless probes and their answers, counted apart: requests of a major version that nobody
+    speaks make no IKE_SA (RFC 7296 section 2.5); an answer carries the SPI of its request.
     """
-    counts = Counter(p.exchange for p in packets if p.kind is Kind.IKE)
-    numbers: dict[str, float] = {"ike_messages": counts.total(), "ike_sa_init": counts["IKE_SA_INIT"]}
+    ike = [p for p in packets if p.kind is Kind.IKE]
+    probes = {p.spi for p in ike if not p.response and p.version != 2}
+    counts = Counter(p.exchange for p in ike if p.spi not in probes)
+    numbers: dict[str, float] = {
+        "ike_messages": counts.total(),
+        "ike_sa_init": counts["IKE_SA_INIT"],
+        "ike_probes": sum(p.spi in probes for p in ike),
+    }
     return numbers | {f"ike.{exchange}": count for exchange, count in sorted(counts.items())}
 
 

@@ -45,6 +45,8 @@ class Packet:
     exchange: str = ""
     response: bool = False
     message_id: int = 0
+    version: int = 2
+    """IKE's major version."""
     size: int = 0
     """Bytes of the IP packet."""
 
@@ -94,6 +96,7 @@ def _network(data: bytes) -> tuple[int, IpAddress, IpAddress, bytes] | None:
 def _ike(body: bytes, time: float, outgoing: bool, path: Path, size: int) -> Packet | None:
     if len(body) < 28:
         return None
-    spi, _, _, _, exchange, flags, message_id, _ = struct.unpack_from("!QQBBBBII", body)
+    spi, _, _, version, exchange, flags, message_id, _ = struct.unpack_from("!QQBBBBII", body)
     name = EXCHANGES.get(exchange, f"exchange {exchange}")
-    return Packet(time, outgoing, path, Kind.IKE, spi, name, bool(flags & RESPONSE), message_id, size)
+    response = bool(flags & RESPONSE)
+    return Packet(time, outgoing, path, Kind.IKE, spi, name, response, message_id, version >> 4, size)

@@ -88,6 +88,11 @@ class Run:
         flags = " nodad" if ":" in address else ""
         return await self._cause(f"+{address}", node, f"addr add {address} dev {dev}{flags}")
 
+    async def address_deprecate(self, node: str, dev: str, address: str) -> Cause:
+        """Mark an address as one that goes soon: its preferred lifetime is over (RFC 4862 section 5.5.4)."""
+        line = f"addr change {address} dev {dev} valid_lft forever preferred_lft 0"
+        return await self._cause(f"{address} is deprecated", node, line)
+
     async def address_del(self, node: str, dev: str, address: str) -> Cause:
         """Given an address with its prefix length, take it from a device."""
         return await self._cause(f"-{address}", node, f"addr del {address} dev {dev}")

@@ -2,7 +2,8 @@
 
 from mobikectl.lab.run import Run
 
-STALE = "198.18.77.0/24"
+STALE = "198.18.77.1"
+"""Where a steering route leads that nobody uses any more."""
 
 
 async def steps(run: Run) -> None:
@@ -11,7 +12,9 @@ async def steps(run: Run) -> None:
         killed = await run.sidecar_kill("client")
         await run.traffic(0.5)
         await run.losses("office", since=killed, metric="lost_idle")
-        await run.route_add("client", STALE, via="198.18.2.254", dev="wan2", proto=109)
+        await run.route_add(
+            "client", STALE, via="198.18.2.254", dev="wan2", src="198.18.2.1", table=109, metric=10, proto=109
+        )
         await run.sidecar_start("client")
         await run.routes_gone("client", STALE, metric="stale_routes")
     down = await run.link_down("client", "wan1")
