@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "simulate": "mobikectl.cli.simulate:simulate",
     "status": "mobikectl.cli.status:status",
     "switch": "mobikectl.cli.switch:switch",
+    "timeline": "mobikectl.cli.timeline:timeline",
 }
 """Command -> "module:attribute" that holds it."""
 
