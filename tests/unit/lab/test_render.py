@@ -1,0 +1,62 @@
+"""strongSwan's configuration from the templates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mobikectl.errors import LabError
+from mobikectl.lab import render
+from mobikectl.lab.scenario import load_scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOPOLOGY = load_scenario("gateway-switch").topology
+CLIENT, GATEWAY = TOPOLOGY.nodes["client1"], TOPOLOGY.nodes["gateway"]
+
+
+def test_userland_esp_is_loaded_before_the_kernels() -> None:
+    text = render.strongswan_conf(CLIENT, esp="userland")
+    assert text.index("kernel-libipsec") < text.index("kernel-netlink")
+
+
+def load_line(text: str) -> str:
+    return next(line for line in text.splitlines() if line.strip().startswith("load ="))
+
+
+def test_kernel_esp_goes_without_the_userland_plugin() -> None:
+    assert "libipsec" not in load_line(render.strongswan_conf(CLIENT, esp="kernel"))
+
+
+def test_a_gateway_with_kernel_esp_installs_no_routes_of_its_own() -> None:
+    assert "install_routes = no" in render.strongswan_conf(GATEWAY, esp="kernel")
+    assert "install_routes = yes" in render.strongswan_conf(GATEWAY, esp="userland")
+    assert "install_routes = yes" in render.strongswan_conf(CLIENT, esp="kernel")
+
+
+def test_both_sides_follow_the_best_path() -> None:
+    for node in (CLIENT, GATEWAY):
+        assert "prefer_best_path = yes" in render.strongswan_conf(node, esp="kernel")
+
+
+def test_the_two_ends_of_a_tunnel_mirror_each_other() -> None:
+    keys = {"one": "k1", "two": "k2"}
+    client = render.swanctl_conf(TOPOLOGY, CLIENT, keys)
+    gateway = render.swanctl_conf(TOPOLOGY, GATEWAY, keys)
+    assert "local_ts = 198.18.101.1" in client
+    assert "remote_ts = 198.18.101.1" in gateway
+    assert "k1" in client
+    assert "k2" not in client, "a client gets no other client's key"
+    assert "k1" in gateway
+    assert "k2" in gateway
+
+
+def test_nothing_is_left_to_replace() -> None:
+    assert "${" not in render.swanctl_conf(TOPOLOGY, GATEWAY, {"one": "k", "two": "k"})
+
+
+def test_a_missing_template_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"strongswan\.conf\.in is missing"):
+        render.strongswan_conf(CLIENT, esp="kernel", templates=tmp_path)
