@@ -29,8 +29,8 @@ from mobikectl.wire.ike import (
 )
 from mobikectl.wire.kivinen import DisconnectNotify
 from mobikectl.wire.mobike import Cookie2, MobikeSupported, NoNatsAllowed, nat_detection_hash
-from mobikectl.wire.notify import Notify
-from mobikectl.wire.pfkey import AddressUpdate
+from mobikectl.wire.notify import Dialect, Notify
+from mobikectl.wire.pfkey import AddressUpdate, SaType
 from mobikectl.wire.redirect import Fqdn, Redirect, RedirectedFrom
 from mobikectl.wire.rmobike import SwitchToIpAddress
 
@@ -364,3 +364,70 @@ def test_a_chain_with_one_octet_changed_is_read_or_told(chain: tuple, where: int
     except DecodeError:
         return
     assert encode_chain(back) == bytes(octets)
+
+
+def test_what_is_left_out_when_making_a_value_is_the_plainest() -> None:
+    assert PeerAddressUpdate().to_body() == bytes(4), "the IKE_SA alone, its SPD entries too"
+    assert Delete(1).to_body() == bytes([1, 0, 0, 0])
+    assert Payload(43).critical is False
+    assert encode_chain((Payload(43),)) == bytes([0, 0, 0, 4])
+    assert Message(1, 2, 37, 8, 3).to_bytes()[16:18] == bytes([0, 0x20])
+    assert Notify(16400).to_body() == bytes.fromhex("00004010")
+    assert AddressUpdate(SaType.ESP, 1, V4, V4, V4, V4).to_bytes()[8:16] == bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "notify", "offset"),
+    [
+        (CURRENT, Notify(16401, b"short"), 7),
+        (CURRENT, Notify(16397, b"abc"), 7),
+        (CURRENT, Notify(16400, b"x"), 7),
+        (CURRENT, Notify(16402, bytes(13)), 7),
+        (CURRENT, Notify(16388, bytes(21)), 27),
+        (CURRENT, Notify(41042, bytes(5)), 7),
+        (CURRENT, Notify(16407, b"\x01\x04abcdx"), 13),
+        (KIVINEN_00, Notify(42000, bytes(5)), 11),
+        (KIVINEN_00, Notify(42006, bytes(15)), 7),
+        (DUPONT_06, Notify(24801, bytes.fromhex("0003000100000000")), 7),
+        (DUPONT_06, Notify(24801, bytes.fromhex("000100010000000000")), 15),
+        (DUPONT_06, Notify(24804, bytes(15)), 7),
+    ],
+)
+def test_an_error_counts_octets_from_the_start_of_the_whole_input(
+    dialect: Dialect, notify: Notify, offset: int
+) -> None:
+    with pytest.raises(DecodeError) as caught:
+        dialect.decode(notify, 7)
+    assert caught.value.offset == offset
+    assert f"octet {offset}:" in str(caught.value)
+    with pytest.raises(DecodeError) as caught:
+        dialect.decode(notify)
+    assert caught.value.offset == offset - 7
+
+
+@pytest.mark.parametrize(
+    ("octets", "offset"),
+    [
+        ("02d50000 0200 0000 00000000 00000000", 3),
+        ("02d50003 0300 0000 00000000 00000000", 4),
+        ("01d50003 0200 0000 00000000 00000000", 0),
+        ("02d50003 0200 0000 00000000 00000000", 16),
+        ("02d50003 0300 0000 00000000 00000000 0000 0100 00000000", 16),
+        ("02d50003 0300 0000 00000000 00000000 0100 0900 00000000", 18),
+        ("02d50003 0300 0000 00000000 00000000 0200 0100 00000000", 20),
+        ("02d50003 0400 0000 00000000 00000000 0200 0500 00200000 0300 0000 00000000", 24),
+    ],
+)
+def test_a_malformed_pf_key_message_is_told_with_its_octet(octets: str, offset: int) -> None:
+    with pytest.raises(DecodeError) as caught:
+        AddressUpdate.from_bytes(bytes.fromhex(octets))
+    assert caught.value.offset == offset
+
+
+def test_pf_key_extensions_may_come_in_any_order_but_each_only_once() -> None:
+    octets = AddressUpdate(SaType.AH, 7, V4, V4, V6, V6, 1, 2).to_bytes()
+    head, sa, rest = octets[:16], octets[16:32], octets[32:]
+    assert AddressUpdate.from_bytes(head + rest + sa) == AddressUpdate.from_bytes(octets)
+    longer = head[:4] + struct.pack("<H", (len(octets) + 16) // 8) + head[6:]
+    with pytest.raises(DecodeError, match="once"):
+        AddressUpdate.from_bytes(longer + sa + rest + sa)
