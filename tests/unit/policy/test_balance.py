@@ -142,9 +142,15 @@ def test_one_ike_sa_heavier_than_all_else_gets_a_node_to_itself_but_is_not_throw
 
 
 def test_where_no_move_ends_inside_the_band_the_peak_is_still_lowered() -> None:
-    nodes, rows = [node(1), node(2)], sas("g1", [150.0] * 4) + sas("g2", [150.0])
+    nodes, rows = [node(1), node(2)], sas("g1", [200.0, 200.0]) + sas("g2", [100.0])
     decided = plan(view(nodes, rows), settings(), NOW)
-    assert max(levels(nodes, rows, decided).values()) == pytest.approx(0.45)
+    assert decided.sa_count == 1
+    assert max(levels(nodes, rows, decided).values()) == pytest.approx(0.3)
+
+
+def test_a_move_that_would_only_swap_the_roles_of_two_nodes_is_not_made() -> None:
+    nodes, rows = [node(1), node(2)], sas("g1", [200.0, 200.0]) + sas("g2", [200.0])
+    assert plan(view(nodes, rows), settings(), NOW).moves == ()
 
 
 def test_a_pinned_ike_sa_stays_even_on_a_drained_node_and_the_plan_says_so() -> None:
