@@ -41,9 +41,32 @@ types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
 
-unit: venv ## unit, contract, vector, property and real-charon tests
+unit: setup ## unit, contract, vector, property, fuzz and real-charon tests
 	@echo "== tests"
-	$(BIN)/python -m pytest -n 4 --dist loadgroup tests
+	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS) tests
+
+lab: setup ## the main job on real charons: every scenario, a table, a picture
+	@echo "== lab"
+	status=0
+	$(BIN)/mobikectl lab run --all --out $(OUT)/lab || status=$$?
+	$(BIN)/mobikectl timeline $(OUT)/lab --out $(OUT)/lab/timeline.svg
+	exit $$status
+
+lab-kernel: setup ## the same scenarios on a real kernel ESP path (user-mode-linux)
+	@echo "== lab on kernel ESP"
+	$(BIN)/mobikectl lab run --all --esp kernel --out $(OUT)/lab-kernel
+
+test: lint types unit lab lab-kernel ## everything that CI runs
+	@echo "== all passed"
+
+bench: setup ## measure, and write the results to $(OUT)/bench
+	mkdir -p $(OUT)/bench
+	for name in netlink charon balance sidecar; do
+	  echo "== bench $$name"
+	  $(BIN)/python benchmarks/$$name.py --json $(OUT)/bench/$$name.json
+	done
+
+include packaging/plugin.mk
 
 clean: ## remove what was built
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
