@@ -166,6 +166,8 @@ class Watcher:
     async def _until_due(self) -> None:
         while True:
             if self._maintenance is None or self._maintenance.done():
+                if self._maintenance is not None and not self._maintenance.cancelled():
+                    self._maintenance.result()
                 raise NetlinkError("the netlink watcher is closed", hint="read changes inside `async with`")
             self._wake.clear()
             due = self._coalescer.due

@@ -179,6 +179,19 @@ async def test_reading_after_the_watcher_was_left_is_an_error(ns: Namespace) -> 
         await anext(watcher.changes())
 
 
+async def test_a_mistake_in_the_background_reaches_the_reader(
+    ns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Watcher(netns=ns.name, verify_every=0.05) as watcher:
+
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(watcher, "_check", fail)
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(anext(watcher.changes()), 10)
+
+
 async def test_an_overrun_of_addresses_is_resolved_by_the_difference(ns: Namespace) -> None:
     """The loop stands still while thousands of addresses come, go and stay: the small buffer must overflow."""
     kept = {ip_address("198.19.0.0") + n for n in range(1000)}
