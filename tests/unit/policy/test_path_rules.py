@@ -165,6 +165,14 @@ def test_an_indirect_indication_first_probes_the_current_path(kind: IndicationKi
     assert world.memory.sas[1].round is None
 
 
+def test_the_current_path_is_tried_first_although_a_better_one_answers() -> None:
+    world = World(sas=[sa_on(B)])
+    world.run(10)
+    world.indicate()
+    decision = world.decide()
+    assert [a.path for a in decision.actions] == [B]
+
+
 def test_a_path_that_is_silent_is_left_when_its_probes_say_so() -> None:
     world = settled()
     world.silent.add(A)
