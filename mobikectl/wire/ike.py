@@ -353,4 +353,4 @@ def without_marker(datagram: bytes) -> bytes:
     """
     marked = datagram[: len(NON_ESP_MARKER)] == NON_ESP_MARKER
     version_after_marker = datagram[len(NON_ESP_MARKER) + 17 : len(NON_ESP_MARKER) + 18]
-    return datagram[len(NON_ESP_MARKER) :] if marked and version_after_marker[:1] == b"\x20" else datagram
+    return datagram[len(NON_ESP_MARKER) :] if marked and version_after_marker == b"\x20" else datagram
