@@ -294,8 +294,8 @@ def test_a_client_is_not_redirected_a_fifth_time_in_300_seconds() -> None:
 
 
 def test_cheap_mechanisms_are_spent_before_dear_ones() -> None:
-    dear = sas("g1", [10.0] * 20, capability=Capability.REDIRECT)
-    cheap = [replace(row, key=f"r-{row.key}", peer=f"r{row.peer}") for row in sas("g1", [10.0] * 20)]
+    dear = sas("g1", [12.0] * 20, capability=Capability.REDIRECT)
+    cheap = [replace(row, key=f"r-{row.key}", peer=f"r{row.peer}") for row in sas("g1", [10.0] * 30)]
     decided = plan(view([node(1), node(2)], dear + cheap), settings(), NOW)
     assert {move.mechanism for move in decided.moves} == {Mechanism.NOTIFY}
 
@@ -383,3 +383,19 @@ def test_a_view_that_contradicts_itself_is_refused() -> None:
         view([node(1)], sas("g1", EVEN, address=1))
     with pytest.raises(KeyError):
         view([node(1)], sas("g2", EVEN))
+
+
+def test_a_target_with_room_in_one_dimension_and_none_in_another_takes_nothing() -> None:
+    small = Capacity(bytes_per_s=1000.0, sas=100.0)
+    nodes = [node(1, capacity=small), node(2, capacity=small)]
+    decided = plan(view(nodes, sas("g1", [50.0] * 19) + sas("g2", [0.0] * 85)), settings(), NOW)
+    assert decided.moves == ()
+    assert any(note.startswith("g1: stays over its limit") for note in decided.notes)
+
+
+def test_a_group_that_is_larger_than_a_budget_waits_as_a_whole() -> None:
+    rows = [row for i in range(10) for row in sas(f"g1-{i}", [10.0] * 3, peer=f"p{i}")]
+    rows = [replace(row, owner="g1", capability=Capability.MOBIKE) for row in rows]
+    assert plan(view([node(1), node(2)], rows), settings(node_moves=2), NOW).moves == ()
+    assert plan(view([node(1), node(2)], rows), settings(node_moves=4), NOW).sa_count == 3
+    assert plan(view([node(1), node(2, recent_moves=2)], rows), settings(node_moves=4), NOW).moves == ()
