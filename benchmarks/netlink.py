@@ -17,6 +17,7 @@ import json
 import os
 import resource
 import secrets
+import signal
 import socket
 import statistics
 import struct
@@ -476,6 +477,7 @@ def main() -> None:
         return
     if os.geteuid() != 0:
         raise SystemExit("benchmarks/netlink.py makes network namespaces: run it as root")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     result = asyncio.run(measure(arguments.samples, arguments.routes))
     show(result)
     if arguments.json:
