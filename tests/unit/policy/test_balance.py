@@ -399,3 +399,12 @@ def test_a_group_that_is_larger_than_a_budget_waits_as_a_whole() -> None:
     assert plan(view([node(1), node(2)], rows), settings(node_moves=2), NOW).moves == ()
     assert plan(view([node(1), node(2)], rows), settings(node_moves=4), NOW).sa_count == 3
     assert plan(view([node(1), node(2, recent_moves=2)], rows), settings(node_moves=4), NOW).moves == ()
+
+
+def test_one_heavy_ike_sa_is_not_taken_where_a_few_light_ones_fit_the_need() -> None:
+    nodes = [node(i) for i in range(1, 6)]
+    rows = sas("g1", [120.0] + [10.0] * 18)
+    rows += [row for i in (2, 3, 4) for row in sas(f"g{i}", [10.0] * 28, pinned=True)]
+    decided = plan(view(nodes, rows), settings(), NOW)
+    assert "g1-000" not in {key for move in decided.moves for key in move.sas}
+    assert 0.2 < levels(nodes, rows, decided)["g1"] < 0.24
