@@ -90,6 +90,41 @@ host_t *rmobike_parse_address(char *str)
 /*
  * Described in header
  */
+traffic_selector_t *rmobike_parse_network(char *str)
+{
+	char address[64], *slash;
+	uint32_t bits;
+	host_t *host;
+	int family;
+
+	/* the parser of libstrongswan is content with prefixes of any length */
+	if (snprintf(address, sizeof(address), "%s", str) >= sizeof(address))
+	{
+		return NULL;
+	}
+	slash = strchr(address, '/');
+	if (slash)
+	{
+		*slash++ = '\0';
+	}
+	host = host_create_from_string(address, 0);
+	if (!host)
+	{
+		return NULL;
+	}
+	family = host->get_family(host);
+	host->destroy(host);
+	if (slash && !rmobike_parse_number(slash, 0, family == AF_INET ? 32 : 128,
+									   &bits))
+	{
+		return NULL;
+	}
+	return traffic_selector_create_from_cidr(str, 0, 0, 65535);
+}
+
+/*
+ * Described in header
+ */
 bool rmobike_parse_token(char *str, char token[RMOBIKE_TOKEN_SIZE])
 {
 	size_t i;

@@ -22,6 +22,7 @@
 
 #include <library.h>
 #include <networking/host.h>
+#include <selectors/traffic_selector.h>
 #include <plugins/vici/vici_builder.h>
 #include <plugins/vici/vici_dispatcher.h>
 
@@ -102,6 +103,14 @@ struct rmobike_control_t {
  * @return				host without port, NULL if it is none
  */
 host_t *rmobike_parse_address(char *str);
+
+/**
+ * Parse an address or a network given by a client.
+ *
+ * @param str			address, optionally with a prefix length
+ * @return				network, NULL if it is none
+ */
+traffic_selector_t *rmobike_parse_network(char *str);
 
 /**
  * Check that a token is short and harmless, and copy it.

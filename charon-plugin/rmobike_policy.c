@@ -16,7 +16,6 @@
 
 #include <daemon.h>
 #include <threading/mutex.h>
-#include <selectors/traffic_selector.h>
 
 /**
  * SWITCH_TO_IP_ADDRESS: IANA has given no number, this is of the private use
@@ -141,7 +140,7 @@ static bool add_allowed(linked_list_t *allow, char *str)
 	{
 		return FALSE;
 	}
-	ts = traffic_selector_create_from_cidr(str, 0, 0, 65535);
+	ts = rmobike_parse_network(str);
 	if (!ts)
 	{
 		return FALSE;

@@ -16,7 +16,6 @@
 
 #include <daemon.h>
 #include <threading/mutex.h>
-#include <selectors/traffic_selector.h>
 
 #define MAX_EXCEPTIONS 1024
 
@@ -283,7 +282,7 @@ CALLBACK(add_exception, bool,
 		return FALSE;
 	}
 	memcpy(str, value.ptr, value.len);
-	ts = traffic_selector_create_from_cidr(str, 0, 0, 65535);
+	ts = rmobike_parse_network(str);
 	if (ts)
 	{
 		answer->networks->insert_last(answer->networks, ts);

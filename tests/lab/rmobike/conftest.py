@@ -34,20 +34,3 @@ async def pair(lab: Lab) -> Lab:
     await lab.client.start()
     await lab.connect()
     return lab
-
-
-@pytest.fixture(scope="module")
-async def bad_requests_at(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Lab]:
-    """One pair for many requests that change nothing."""
-    if reason := missing():
-        pytest.skip(reason)
-    lab = Lab(tmp_path_factory.mktemp("bad"))
-    try:
-        lab.build()
-        await lab.gateway.start()
-        await lab.client.start()
-        await lab.connect()
-        yield lab
-        await lab.stop()
-    finally:
-        lab.demolish()

@@ -179,7 +179,7 @@ class Node:
                 await asyncio.to_thread(self.process.wait, 20)
         return self.process.returncode
 
-    async def command(self, name: str, **args: Any) -> dict[str, Any]:
+    async def command(self, name: str, /, **args: Any) -> dict[str, Any]:
         """Send a command to the plugin; underscores in names stand for hyphens."""
         async with self.control as session:
             return await session.request(name, {key.replace("_", "-"): value for key, value in args.items()})
@@ -199,7 +199,7 @@ class Node:
             try:
                 await asyncio.wait_for(self._news.wait(), max(rest, 0.01))
             except TimeoutError:
-                seen = [(event.name, text(event.message)) for event in self.events[since:]]
+                seen = [(event.name, brief(event.message)) for event in self.events[since:]]
                 raise AssertionError(
                     f"{self.name}: no {name} {fields}; seen {seen}\n{self.log[-6000:]}"
                 ) from None
@@ -218,6 +218,11 @@ class Node:
         """Return the one IKE_SA that is established."""
         (sa,) = [sa for sa in await self.sas() if sa["state"] == "ESTABLISHED"]
         return sa
+
+
+def brief(message: dict[str, Any]) -> dict[str, Any]:
+    """Given a VICI message, return its text fields alone."""
+    return {key: value for key, value in text(message).items() if isinstance(value, str)}
 
 
 def text(message: dict[str, Any]) -> dict[str, Any]:
@@ -284,19 +289,35 @@ class Lab:
         )
 
     def masquerade(self) -> None:
+        """Put the client behind a strict NAT: nothing comes in but answers."""
         self.nft(
-            "table ip nat { chain post { type nat hook postrouting priority 100;"
-            ' oifname "b0" masquerade; } }\n'
-            # a strict NAT: nothing comes in but answers
-            "table ip guard { chain fwd { type filter hook forward priority 0; policy accept;"
-            ' iifname "b0" ct state { established, related } accept; iifname "b0" drop; } }'
+            """table ip nat {
+                 chain post {
+                   type nat hook postrouting priority 100
+                   oifname "b0" masquerade
+                 }
+               }
+               table ip guard {
+                 chain passing {
+                   type filter hook forward priority 0
+                   iifname "b0" ct state { established, related } accept
+                   iifname "b0" drop
+                 }
+               }
+            """
         )
 
     def block(self, address: str) -> None:
-        """Drop what goes to an address of the gateway."""
+        """Drop what goes to an address, and what comes from it."""
         self.nft(
-            "table ip dead { chain fwd { type filter hook forward priority -10; policy accept;"
-            f" ip daddr {address} drop; ip saddr {address} drop; }} }}"
+            f"""table ip dead {{
+                  chain passing {{
+                    type filter hook forward priority -10
+                    ip daddr {address} drop
+                    ip saddr {address} drop
+                  }}
+                }}
+            """
         )
 
     async def connect(self, remote: str = "198.18.2.10", **options: Any) -> None:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.errors import CharonRefusedError
-
 if TYPE_CHECKING:
     from .lab import Lab
 
@@ -27,16 +25,28 @@ async def started(lab: Lab) -> Lab:
     return lab
 
 
-@pytest.mark.parametrize("exchange", ["IKE_SA_INIT", "IKE_AUTH"])
-async def test_a_new_client_is_redirected_and_stays_there(started: Lab, exchange: str) -> None:
+async def test_a_new_client_is_redirected_in_ike_sa_init_and_stays_there(started: Lab) -> None:
     """The other gateway is the same one at another address: it must not redirect again who was redirected."""
-    await started.gateway.command("set-redirect", exchange=exchange, gateway="198.18.2.11")
+    await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="198.18.2.11")
     await started.connect()
     told = await started.gateway.event("redirected")
-    assert (told["exchange"], told["remote"], told["gateway"]) == (exchange, "198.18.1.2", "198.18.2.11")
-    assert told.get("remote-id") == ("client" if exchange == "IKE_AUTH" else None)
+    assert (told["exchange"], told["remote"], told["gateway"]) == ("IKE_SA_INIT", "198.18.1.2", "198.18.2.11")
+    assert "remote-id" not in told
     assert (await started.client.sa())["remote-host"] == "198.18.2.11"
     assert started.gateway.names().count("redirected") == 1
+
+
+async def test_a_new_client_is_redirected_in_ike_auth_by_its_identity(started: Lab) -> None:
+    """What the client makes of it is not looked at: charon 5.9.8 as client fails after it (docs/rmobike.md)."""
+    await started.client.command("watch", types=["16407"])
+    await started.gateway.command("set-redirect", exchange="IKE_AUTH", gateway="198.18.2.11")
+    await started.load_pair()
+    async with started.client.vici as session:
+        await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+    told = await started.gateway.event("redirected")
+    assert (told["exchange"], told["remote-id"], told["gateway"]) == ("IKE_AUTH", "client", "198.18.2.11")
+    seen = await started.client.event("notify", type="16407")
+    assert (seen["exchange"], seen["data"]) == ("IKE_AUTH", "0104c612020b")
 
 
 async def test_an_excepted_client_is_not_redirected(started: Lab) -> None:
@@ -68,8 +78,9 @@ async def test_a_client_is_redirected_to_a_name(started: Lab) -> None:
     """The name cannot be resolved here: what counts is that the client was told it."""
     await started.client.command("watch", types=["16407"])
     await started.gateway.command("set-redirect", exchange="IKE_SA_INIT", gateway="gw2.example.org")
-    with pytest.raises(CharonRefusedError):
-        await started.connect()
+    await started.load_pair()
+    async with started.client.vici as session:
+        await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
     seen = await started.client.event("notify", type="16407")
     data = bytes.fromhex(seen["data"])
     assert data[:2] == bytes([3, len("gw2.example.org")])
@@ -92,8 +103,8 @@ async def test_a_share_splits_clients_by_their_address_and_always_alike(started:
         await started.load_pair(local_addrs=[f"198.18.1.{number}"])
         async with started.client.vici as session:
             await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+            await started.client.event("ike-updown", since=since, up="yes")
             outcomes.add((number, (await started.client.sa())["remote-host"]))
-            await session.request("terminate", {"ike": "vpn", "timeout": "-1"})
-        await started.client.event("ike-updown", since=since)
+            await session.request("terminate", {"ike": "vpn", "timeout": "20000"})
     assert len(outcomes) == 12, "a client got two answers"
     assert {remote for _, remote in outcomes} == {"198.18.2.10", "198.18.2.11"}

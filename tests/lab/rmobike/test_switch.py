@@ -164,6 +164,7 @@ async def test_a_stock_responder_ignores_the_r(lab: Lab) -> None:
 
 async def test_a_responder_takes_no_action_on_a_switch_from_the_initiator(pair: Lab) -> None:
     client_id = (await pair.client.sa())["uniqueid"]
+    pair.gateway.events.clear()
     await pair.client.command("send-notify", ike_id=client_id, token=FIRST, notifies=["41042:c612020b"])
     assert (await pair.gateway.event("switch-refused"))["reason"] == "not-initiator"
     answer = await pair.client.event("notify-answered", token=FIRST)
@@ -258,6 +259,7 @@ async def test_an_ike_sa_that_is_deleted_ends_its_switch(pair: Lab) -> None:
 
 async def test_switches_during_rekeyings_of_the_ike_sa_by_both_sides_arrive(pair: Lab) -> None:
     """Tokens survive: each switch ends as done although the IKE_SA's number changes under it."""
+    await pair.client.command("set-policy", interval_ms="0")
     ping = await pair.ping(600)
     for number in range(6):
         token = f"rekey-{number}"
