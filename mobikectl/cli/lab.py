@@ -167,6 +167,7 @@ def _only_lab() -> str:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/lab"), show_default=True)
 @click.option("--sidecar/--no-sidecar", default=True, help="Without: charon alone, to compare.")
 @click.option("--plain", is_flag=True, hidden=True, help="Progress for the machine outside of the guest.")
+@click.option("--patience", type=float, default=1.0, help="Stretch deadlines on a slow machine.")
 @json_option
 def run(
     scenarios: tuple[str, ...],
@@ -175,6 +176,7 @@ def run(
     out: Path,
     sidecar: bool,
     plain: bool,
+    patience: float,
     as_json: bool,
 ) -> None:
     """Run scenarios and judge what was measured.
@@ -187,7 +189,9 @@ def run(
         raise LabError("no scenario was named", hint="name some (`mobikectl lab list`), or use --all")
     chosen = [load_scenario(name) for name in names]
     tell, done = _plain_progress() if plain else _progress()
-    documents = asyncio.run(run_suite(chosen, esp=esp, out=out, sidecar=sidecar, tell=tell, done=done))
+    documents = asyncio.run(
+        run_suite(chosen, esp=esp, out=out, sidecar=sidecar, tell=tell, done=done, patience=patience)
+    )
     if as_json:
         print_json(documents)
     elif not plain:

@@ -59,6 +59,7 @@ class Run:
         pingers: Mapping[str, Pinger],
         *,
         folder: FilePath,
+        patience: float = 1.0,
         sidecar: bool,
         tell: Callable[[str], None],
     ) -> None:
@@ -69,6 +70,7 @@ class Run:
         self._captures = captures
         self._pingers = pingers
         self._folder = folder
+        self._patience = patience
         self._tell = tell
         self._followers: list[asyncio.Task[None]] = []
         self._shells: dict[tuple[str, str], IpShell] = {}
@@ -231,7 +233,7 @@ class Run:
         who = self.lab.start(
             node, "sidecar", [sys.executable, "-m", "mobikectl", "run", "--config", "/run/mobikectl.toml"]
         )
-        end = time.monotonic() + SIDECAR_DEADLINE
+        end = time.monotonic() + SIDECAR_DEADLINE * self._patience
         log = self.lab.record.node_dir(node) / "sidecar.out"
         while True:
             try:
@@ -264,14 +266,16 @@ class Run:
         """Given a node, return the path of its sidecar's control socket on this machine."""
         return self.lab.record.node_dir(node) / "mobikectl" / "control.sock"
 
-    async def mobikectl(self, node: str, *arguments: str, check: bool = True) -> str:
-        """Run the command line on a node and return its output."""
-        return await self.lab.run_in(node, sys.executable, "-m", "mobikectl", *arguments, check=check)
+    async def switch(self, node: str, *, peer: str, to: str, timeout: float = 10.0) -> Cause:
+        """Ask a node's sidecar to switch a peer, as ``mobikectl switch --peer PEER --to TO`` does.
 
-    async def command_cause(self, node: str, *arguments: str) -> Cause:
-        """Run the command line on a node as a cause: its moment is when the command was called."""
-        argv = (sys.executable, "-m", "mobikectl", *arguments)
-        return await self.command(node, *argv, label=f"mobikectl {' '.join(arguments)}")
+        Return the moment of the request. Raise MobikectlError when it is refused or undone.
+        """
+        request = {"sa": None, "peer": peer, "to": to, "from": None, "timeout_s": timeout, "dry_run": False}
+        async with ControlClient(self.control_socket(node)) as client:
+            cause = self._remember(Cause(time.monotonic(), f"{node}: switch {peer} to {to}"))
+            await client.switch(request, timeout=timeout + SIDECAR_DEADLINE)
+        return cause
 
     async def _follow(self, node: str) -> None:
         try:

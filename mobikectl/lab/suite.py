@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GUEST_BOOT = 30.0
 BESIDES_STEPS = 20.0
 """Seconds of a scenario around its steps at most: building, tunnels, sidecars, tearing down."""
+GUEST_PATIENCE = 4.0
+"""Starting programs in user-mode-linux takes some ten times as long as here; packets do not."""
 
 
 def choose_esp(wanted: str) -> tuple[str, bool]:
@@ -40,6 +42,7 @@ async def run_suite(
     sidecar: bool,
     tell: Callable[[str, str], None],
     done: Callable[[dict[str, Any]], None],
+    patience: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Given scenarios, run them in order and return their results as JSON documents.
 
@@ -58,6 +61,7 @@ async def run_suite(
                 esp=chosen,
                 out=out,
                 sidecar=sidecar,
+                patience=patience,
                 tell=lambda line, name=scenario.name: tell(name, line),  # type: ignore[misc]
             )
             documents.append(result.as_json())
@@ -89,8 +93,9 @@ async def _in_guest(
         else:
             tell(name, rest)
 
-    deadline = GUEST_BOOT + sum(s.deadline + BESIDES_STEPS for s in scenarios)
+    deadline = GUEST_BOOT + GUEST_PATIENCE * sum(s.deadline + BESIDES_STEPS for s in scenarios)
     argv = [*uml.own_command(), "lab", "run", "--esp", "kernel", "--out", str(out.resolve()), "--plain"]
+    argv += ["--patience", str(GUEST_PATIENCE)]
     argv += [] if sidecar else ["--no-sidecar"]
     argv += [str(s.folder.resolve()) for s in scenarios]
     await uml.run_in_guest(argv, deadline=deadline, environment=("PYTHONPATH", "VIRTUAL_ENV"), tell=line)

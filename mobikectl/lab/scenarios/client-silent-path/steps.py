@@ -4,8 +4,9 @@ from mobikectl.lab.run import Run
 
 
 async def steps(run: Run) -> None:
-    """Drop what comes from wan1, wait for wan2, and see that it lasts."""
+    """Drop what comes from and goes to wan1, wait for wan2, and see that it lasts."""
     drops = await run.drop("router", "iif client1")
+    await run.drop("router", "to 198.18.1.1")
     if not run.sidecar:
         await run.traffic(3.0)
         return

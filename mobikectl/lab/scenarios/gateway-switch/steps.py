@@ -6,9 +6,7 @@ from mobikectl.lab.run import Run
 async def steps(run: Run) -> None:
     """Switch client1 to the gateway's second address; without the sidecar by the route that it would install."""
     if run.sidecar:
-        switch = await run.command_cause(
-            "gateway", "switch", "--peer", "client1.lab.example", "--to", "198.18.10.1"
-        )
+        switch = await run.switch("gateway", peer="client1.lab.example", to="198.18.10.1")
     else:
         switch = await run.route_add(
             "gateway", "198.18.1.1/32", via="198.18.10.254", dev="wan2", src="198.18.10.1"
