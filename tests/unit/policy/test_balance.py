@@ -408,3 +408,23 @@ def test_one_heavy_ike_sa_is_not_taken_where_a_few_light_ones_fit_the_need() -> 
     decided = plan(view(nodes, rows), settings(), NOW)
     assert "g1-000" not in {key for move in decided.moves for key in move.sas}
     assert 0.2 < levels(nodes, rows, decided)["g1"] < 0.24
+
+
+def test_state_is_carried_only_to_a_node_that_can_take_it() -> None:
+    nodes = [node(1, drained=True), node(2, carries=False), node(3)]
+    decided = plan(view(nodes, sas("g1", EVEN)), settings(), NOW)
+    assert {(move.target, move.mechanism) for move in decided.moves} == {("g3", Mechanism.NOTIFY)}
+
+
+def test_an_address_whose_ike_sas_may_not_all_go_to_the_same_nodes_is_not_steered() -> None:
+    rows = sas("g1", EVEN, capability=Capability.MOBIKE, peer="shared")
+    rows[0] = replace(rows[0], pool="blue")
+    assert plan(view([node(1, drained=True), node(2)], rows), settings(), NOW).moves == ()
+
+
+def test_an_address_that_is_served_at_both_uplinks_is_not_steered_from_one_to_the_other() -> None:
+    rows = sas("g1", EVEN, capability=Capability.MOBIKE, peer="shared")
+    rows[0] = replace(rows[0], address=1)
+    decided = plan(view([node(1, addresses=two_uplinks(usable=False))], rows), settings(), NOW)
+    assert decided.moves == ()
+    assert any("29 IKE_SAs stay" in note for note in decided.notes)
