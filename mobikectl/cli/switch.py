@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from mobikectl.cli.common import Settings, run_async, settings_options
-from mobikectl.cli.output import coloured, human_seconds, json_option, print_json, print_table
+from mobikectl.cli.output import coloured, console, human_seconds, json_option, print_json, print_table
 from mobikectl.control import ControlClient
 from mobikectl.errors import MoveError
 
@@ -20,7 +20,9 @@ GRACE_S = 10.0
 @settings_options
 @click.option("--sa", type=int, metavar="ID", help="The IKE_SA's unique id.")
 @click.option("--peer", metavar="ID", help="Every IKE_SA of this peer identity, peer address or connection.")
-@click.option("--to", required=True, metavar="ADDRESS", help="This host's address to serve it from.")
+@click.option(
+    "--to", required=True, metavar="ADDRESS", help="This host's address to serve it from, or `auto`."
+)
 @click.option("--from", "origin", metavar="ADDRESS", help="Only IKE_SAs that use this address now.")
 @click.option("--timeout", type=click.FloatRange(0.1, 300), default=5.0, show_default=True, help="Seconds.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and whether there is a way.")
@@ -39,7 +41,8 @@ async def switch(
     """Move IKE_SAs to another address of this host. The running sidecar does it and verifies it.
 
     On a client this is a MOBIKE update; on a gateway an implicit switch, which every SA of the same peer address
-    follows. What does not verify in time is undone: exit code 7.
+    follows. What does not verify in time is undone: exit code 7. A client leaves it there until the path fails or
+    `--to auto` gives it back to the path policy.
     """
     if (sa is None) == (peer is None):
         raise click.UsageError("give either --sa or --peer")
@@ -50,6 +53,8 @@ async def switch(
         print_json(answer)
     elif dry_run:
         _show_plan(answer["dry_run"])
+    elif "released" in answer:
+        console.print(f"given back to the path policy: {', '.join(map(str, answer['released']))}")
     else:
         _show_moves(answer["moves"])
     bad = [move for move in answer.get("moves", ()) if move["state"] != "verified"]

@@ -147,6 +147,8 @@ class SaMemory:
     """A move failed in the last round: probes that are answered are no news then."""
     no_path_since: float | None = None
     terminated: bool = False
+    pinned: Path | None = None
+    """Where the operator put it: no better path is gone to until it has left this one."""
     last_outcome: MoveOutcome | None = None
 
     def failed(self, settings: PathSettings, now: float) -> SaMemory:
@@ -199,6 +201,10 @@ class Memory:
             memory = replace(memory, move=replace(memory.move, sa_uniqueid=new_uniqueid))
         sas[new_uniqueid] = memory
         return replace(self, sas=MappingProxyType(sas))
+
+    def with_pin(self, uniqueid: int, path: Path | None) -> Memory:
+        """Given that the operator put an IKE_SA on a path (None: gives it free), return what is known then."""
+        return self._with_sa(uniqueid, replace(self.sas.get(uniqueid, SaMemory()), pinned=path))
 
     def _with_track(self, track: Track) -> Memory:
         return replace(self, tracks=MappingProxyType({**self.tracks, track.path: track}))

@@ -283,6 +283,10 @@ class Turn:
     # preference: the current path works, another is better
 
     def _prefer(self) -> None:
+        if self.memory.pinned == self.sa.path:
+            self.verdict = self.verdict or "kept where the operator put it"
+            return
+        self.memory = replace(self.memory, pinned=None)
         current, sticky = self.current, self.settings.sticky
         better = [c for c in self.candidates if c.usable and c.rank.better_than(current.rank, sticky=sticky)]
         self.verdict = self.verdict or (

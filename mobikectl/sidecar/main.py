@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from mobikectl.charon.sa_events import SaEvent
     from mobikectl.config import Config
-    from mobikectl.model import IkeSa, IpAddress, NetState
+    from mobikectl.model import IkeSa, IpAddress, NetState, Path
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
@@ -281,7 +281,12 @@ class Sidecar:
 
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
-        return await switch(request, self._tracker.sas, self._steering, self._executor)
+        return await switch(request, self._tracker.sas, self._steering, self._executor, self._pin)
+
+    def _pin(self, uniqueid: int, path: Path | None) -> None:
+        sa = self._sas.find(uniqueid)
+        if sa is not None and decides_about(sa):
+            self._pilot.pin(sa.uniqueid, path)
 
 
 class _Unless:

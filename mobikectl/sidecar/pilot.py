@@ -113,6 +113,11 @@ class Pilot:
         self._indications = (*self._indications[-INDICATIONS + 1 :], indication)
         self.wake()
 
+    def pin(self, uniqueid: int, path: Path | None) -> None:
+        """Given an IKE_SA that the operator put on a path (None: gives free), leave it there while it works."""
+        self._memory = self._memory.with_pin(uniqueid, path)
+        self.wake()
+
     def rekeyed(self, old: int, new: int) -> None:
         """Given that an IKE_SA has a new unique id, go on with it under that."""
         self._memory = self._memory.with_rekey(old, new)

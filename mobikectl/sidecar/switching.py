@@ -10,9 +10,10 @@ from mobikectl.errors import MoveError, NotFoundError
 from mobikectl.model import IpAddress, Path
 from mobikectl.observe.plain import plain
 from mobikectl.switch.executor import MoveOrder
+from mobikectl.switch.moves import MoveState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mobikectl.model import IkeSa
     from mobikectl.switch.executor import MoveExecutor
@@ -25,15 +26,30 @@ SIDE_BY_SIDE = 64
 """Moves that are under way at one time."""
 
 
+AUTO = "auto"
+"""As ``to``: give the IKE_SAs back to the path policy."""
+
+
 async def switch(
-    request: Mapping[str, Any], sas: Mapping[int, IkeSa], steering: Steering, executor: MoveExecutor
+    request: Mapping[str, Any],
+    sas: Mapping[int, IkeSa],
+    steering: Steering,
+    executor: MoveExecutor,
+    pin: Callable[[int, Path | None], None],
 ) -> Mapping[str, Any]:
     """Given ``sa`` or ``peer``, ``to``, optionally ``from``, ``timeout_s`` and ``dry_run``, move what matches.
 
-    Return ``moves`` (records), or with ``dry_run`` what would be done. Raise NotFoundError: nothing matches.
-    Raise MoveError: the request makes no sense. Raise NoRouteError: there is no way there.
+    An IKE_SA that arrived is pinned there (``pin``): the path policy leaves it alone until that path fails, or
+    until it is switched to `AUTO`. Return ``moves`` (records), or with ``dry_run`` what would be done.
+
+    Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense. Raise NoRouteError: there is
+    no way there.
     """
     chosen = select(request, sas)
+    if request.get("to") == AUTO:
+        for sa in chosen:
+            pin(sa.uniqueid, None)
+        return {"moves": [], "released": [sa.uniqueid for sa in chosen]}
     target = _address(request, "to")
     pairs = [(sa, destination(sa, target)) for sa in chosen]
     if request.get("dry_run"):
@@ -48,10 +64,12 @@ async def switch(
     places = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def one(sa: IkeSa, path: Path) -> Move:
+        order = MoveOrder(sa.uniqueid, path, "asked for by the operator", timeout_s=timeout)
         async with places:
-            return await executor.move(
-                MoveOrder(sa.uniqueid, path, "asked for by the operator", timeout_s=timeout)
-            )
+            move = await executor.move(order)
+        if move.state is MoveState.VERIFIED:
+            pin(move.sa, path)
+        return move
 
     moves = await asyncio.gather(*(one(sa, path) for sa, path in pairs))
     return {"moves": [{**plain(move), "state": move.state.value, "reason": move.reason} for move in moves]}

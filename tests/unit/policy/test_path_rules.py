@@ -570,3 +570,40 @@ def test_two_sas_share_the_probes_of_a_path() -> None:
 def test_no_sas_means_nothing_to_do() -> None:
     decision = decide(PathState(World().net(), ()), PathSettings(), 1.0)
     assert (decision.actions, decision.next_deadline, decision.memory.tracks) == ((), None, {})
+
+
+# the operator's pin
+
+
+def pinned_on_b() -> World:
+    world = settled()
+    world.sas = [sa_on(B)]
+    world.memory = world.memory.with_pin(1, B)
+    return world
+
+
+def test_an_sa_that_the_operator_moved_stays_although_a_better_path_works() -> None:
+    world = pinned_on_b()
+    world.run(10 * world.settings.hold_down_s)
+    assert world.moves == []
+    assert world.decision is not None
+    assert world.decision.explanations[0].verdict == "kept where the operator put it"
+
+
+def test_a_pin_ends_with_the_path_that_it_was_for() -> None:
+    world = pinned_on_b()
+    world.step()
+    world.up.discard(3)
+    world.step()
+    assert [move.path for move in world.moves] == [A]
+    world.up.add(3)
+    world.run(1.0)
+    assert world.memory.sas[1].pinned is None
+
+
+def test_a_pin_that_is_taken_away_gives_the_sa_back_to_the_policy() -> None:
+    world = pinned_on_b()
+    world.run(world.settings.hold_down_s)
+    world.memory = world.memory.with_pin(1, None)
+    world.run(2 * world.settings.hold_down_s)
+    assert [move.path for move in world.moves] == [A]
