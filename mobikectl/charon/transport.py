@@ -1,4 +1,4 @@
-"""One VICI connection: bounded frames over a unix socket, encoded and decoded by the `vici` package.
+"""One VICI connection: bounded frames over a unix socket; what is sent is encoded by the `vici` package.
 
 The protocol is strongSwan's `src/libcharon/plugins/vici/README.md`: each frame is a 32-bit length in
 network order and a packet; a packet is a type, for some types a name, and a message.
@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import io
 import socket
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vici.exception import DeserializationException
 from vici.protocol import Message as ViciMessage
 from vici.protocol import Packet as ViciPacket
 
@@ -52,34 +50,58 @@ class Packet:
     payload: bytes
 
 
-class _Stream(io.BytesIO):
-    """What `vici.protocol.Message.deserialize` reads from; knows its size without asking each time."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._size = len(data)
-
-    def has_more(self) -> bool:
-        return self.tell() < self._size
-
-
 def decode(payload: bytes) -> Message:
     """Given a packet's message bytes, return the message. Raise CharonProtocolError when it is malformed.
 
-    The `vici` package takes a value that the data cut short for whole. Here the message is read as
-    one section whose end comes after the payload: a short value swallows that end, which is noticed.
+    Own code because a listing of 3,000 SAs is mostly decoding, at which the `vici` package takes twice
+    as long, and because that takes a value which the data cut short for whole.
     """
-    framed = b"\x01\x00" + payload + b"\x02"
     try:
-        message = ViciMessage.deserialize(_Stream(framed))
-        body = message[""]
-    except (DeserializationException, struct.error, UnicodeDecodeError, KeyError) as error:
+        return _decode(payload)
+    except (IndexError, UnicodeDecodeError) as error:
         raise CharonProtocolError(
             f"a VICI message of {len(payload)} bytes cannot be decoded: {error}"
         ) from error
-    if len(message) != 1 or not isinstance(body, dict):
-        raise CharonProtocolError(f"a VICI message of {len(payload)} bytes ends sections it did not begin")
-    return body
+
+
+def _decode(data: bytes) -> Message:
+    section: Message = {}
+    outer: list[Message] = []
+    at, end = 0, len(data)
+    while at < end:
+        kind = data[at]
+        if kind == ViciMessage.SECTION_END:
+            section = outer.pop()
+            at += 1
+            continue
+        stop = at + 2 + data[at + 1]
+        name = data[at + 2 : stop].decode()
+        if kind == ViciMessage.KEY_VALUE:
+            at = stop + 2 + (data[stop] << 8 | data[stop + 1])
+            section[name] = data[stop + 2 : at]
+        elif kind == ViciMessage.SECTION_START:
+            outer.append(section)
+            inner: Message = {}
+            section[name] = inner
+            section, at = inner, stop
+        elif kind == ViciMessage.LIST_START:
+            section[name], at = _items(data, stop)
+        else:
+            raise CharonProtocolError(f"a VICI message has an element of type {kind}")
+    if at != end or outer:
+        raise CharonProtocolError(f"a VICI message of {end} bytes ends in the middle")
+    return section
+
+
+def _items(data: bytes, at: int) -> tuple[list[bytes], int]:
+    items = []
+    while data[at] == ViciMessage.LIST_ITEM:
+        stop = at + 3 + (data[at + 1] << 8 | data[at + 2])
+        items.append(data[at + 3 : stop])
+        at = stop
+    if data[at] != ViciMessage.LIST_END:
+        raise CharonProtocolError("a list in a VICI message does not end")
+    return items, at + 1
 
 
 def encode(args: Args | None) -> bytes:
