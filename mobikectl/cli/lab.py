@@ -19,6 +19,7 @@ from mobikectl.lab.processes import identify
 from mobikectl.lab.requirements import kernel_has_esp, require_lab
 from mobikectl.lab.scenario import load_scenario, scenario_names
 from mobikectl.lab.suite import choose_esp, run_suite
+from mobikectl.lab.topology import Topology
 from mobikectl.lab.vici import initiate
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def execute(name: str | None, node: str, command: Sequence[str]) -> None:
     """Run a command on a node of a lab: `mobikectl lab exec client -- ping 198.18.200.1`."""
     require_lab()
     record = records.load(name or _only_lab())
-    running = Lab(record, load_scenario(record.scenario).topology)
+    running = Lab(record, Topology({}, (), ()))
     argv = running.command(node, command)
     os.execvpe(argv[0], argv, running.environment(node))  # noqa: S606 (the command is the user's own)
 
