@@ -257,6 +257,10 @@ class Exchanger(Generic[KindT]):
             return None
         return self._open.pop(message.message_id)
 
+    def abandon(self) -> None:
+        """Forget all unanswered requests: the IKE_SA ends."""
+        self._open.clear()
+
     def deadline(self) -> float | None:
         """When `due` or `expired` will have something next, or None."""
         times = [min(r.next_at, r.opened_at + self.retransmission.give_up_s) for r in self._open.values()]

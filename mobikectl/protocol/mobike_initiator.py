@@ -206,6 +206,12 @@ class MobikeInitiator(MobikePeer[State, Cause]):
             return message.response and message.spi_i == self.spis[0]
         return super()._mine(message)
 
+    def _receive_request(self, message: Message, now: float) -> None:
+        if (
+            self._state is not State.AUTHENTICATING
+        ):  # the responder repeats what overtook its IKE_AUTH response
+            super()._receive_request(message, now)
+
     def _init_answered(self, message: Message, now: float) -> None:
         self._go(Cause.INIT_ANSWERED)
         self.spis = self._exchanger.spis = (message.spi_i, message.spi_r)

@@ -195,12 +195,22 @@ class RedirectGateway(Machine[State, Cause]):
             if self._state in {State.LISTENING, State.NEGOTIATING}:
                 self._receive_init(message)
             return
-        if self._state is State.CLOSED or (message.spi_i, message.spi_r) != self._exchanger.spis:
+        if (message.spi_i, message.spi_r) != self._exchanger.spis:
+            return
+        if self._state is State.CLOSED:
+            self._receive_late(message)
             return
         if message.response:
             self._receive_response(message, now)
         else:
             self._receive_request(message)
+
+    def _receive_late(self, message: Message) -> None:
+        """After the end only the answer to the own Delete and repeated requests matter."""
+        if message.response:
+            self._exchanger.close(message)
+        elif self._exchanger.admit(message) is Admission.REPEAT:
+            self._outbox.append(self._exchanger.repeat(message))
 
     def _receive_init(self, message: Message) -> None:
         origin = message.first(RedirectedFrom)
@@ -237,6 +247,7 @@ class RedirectGateway(Machine[State, Cause]):
         elif admission is Admission.NEW and message.exchange is Exchange.INFORMATIONAL:
             if message.has(Delete):
                 self._end(Cause.DELETED)
+                self._exchanger.abandon()
             self._outbox.append(self._exchanger.respond(message, ()))
 
     def _receive_auth(self, message: Message) -> None:
@@ -287,11 +298,13 @@ class RedirectGateway(Machine[State, Cause]):
             self._say_delete(now)
         if self._state is State.REDIRECTING and self._exchanger.expired(now):
             self._end(Cause.TIMEOUT)
+        if self._state is State.CLOSED and self._exchanger.expired(now):
+            self._exchanger.abandon()
         if self._state is State.WANTED and self._target is not None:
             self._go(Cause.SENT)
             self._exchanger.open(Kind.REDIRECT, (Redirect(self._target),), now)
         out, self._outbox = self._outbox, []
-        if self._pair is not None and self._state is not State.CLOSED:
+        if self._pair is not None and not self._exchanger.expired(now):
             out += self._exchanger.due(now, self._pair)
         return out
 
@@ -299,14 +312,14 @@ class RedirectGateway(Machine[State, Cause]):
         """Return when `send` should be called at the latest, or None. After `receive`, call it at once."""
         if self._state is State.REDIRECTED:
             return self._grace_until
-        return self._exchanger.deadline() if self._state is State.REDIRECTING else None
+        return self._exchanger.deadline()
 
     def _end(self, cause: Cause) -> None:
         self._go(cause)
         self._tell(ClientGone(cause))
 
     def _say_delete(self, now: float) -> None:
-        """Tell the client once; if that is lost, it notices by itself."""
-        if self._pair is not None and self._exchanger.free:
+        """Tell the client, again and again until it answers or is given up."""
+        self._exchanger.abandon()
+        if self._pair is not None:
             self._exchanger.open(Kind.REDIRECT, (Delete(),), now)
-            self._outbox += self._exchanger.due(now, self._pair)

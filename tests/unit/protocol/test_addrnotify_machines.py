@@ -313,6 +313,21 @@ def test_an_outdated_acknowledgement_does_not_count() -> None:
         assert machine.announcing is Announcing.QUIET
 
 
+def test_with_a_larger_window_an_outdated_acknowledgement_may_come_last() -> None:
+    for leaving, state in ((False, Announcing.QUIET), (True, Announcing.ABSENT)):
+        machine = peer(window=2)
+        machine.notify([I2], 0.0)
+        old = machine.send(0.0)[0]
+        if leaving:
+            machine.disconnect(5, 0.0)
+        else:
+            machine.notify([I3], 0.0)
+        newest = max(machine.send(0.0), key=lambda m: m.message_id)
+        machine.receive(answer(newest), 0.0)
+        machine.receive(answer(old), 0.0)
+        assert machine.announcing is state
+
+
 # --- the zero address set (section 5)
 
 

@@ -197,6 +197,14 @@ def test_the_peers_delete_closes_and_is_answered() -> None:
         assert machine.send(0.0)[0].response
 
 
+def test_a_request_that_overtakes_the_ike_auth_response_is_not_answered_yet() -> None:
+    machine = in_state("AUTHENTICATING")
+    machine.send(0.0)
+    machine.receive(request_to(machine, 0, NoAdditionalAddresses()), 0.0)
+    assert machine.send(0.0) == []
+    assert machine.state is State.AUTHENTICATING
+
+
 # --- updates (section 3.5)
 
 

@@ -456,6 +456,21 @@ def test_the_client_has_time_to_set_up_its_new_ike_sa_before_the_old_is_deleted(
     assert told(machine, ClientGone) == [ClientGone(GatewayCause.GRACE_OVER)]
 
 
+def test_the_delete_is_repeated_until_it_is_answered_or_given_up() -> None:
+    machine = gateway("REDIRECTED", grace_s=20.0)
+    delete = machine.send(20.0)[0]
+    again = machine.send(machine.next_deadline())
+    assert [m.payloads for m in again] == [delete.payloads]
+    machine.receive(answer(delete), 30.0)
+    assert machine.next_deadline() is None
+    assert machine.send(60.0) == []
+    silent = gateway("ESTABLISHED")
+    silent.close(0.0)
+    silent.send(0.0)
+    assert silent.send(301.0) == []
+    assert silent.next_deadline() is None
+
+
 def test_an_unanswered_redirect_ends_the_ike_sa() -> None:
     machine = gateway("REDIRECTING")
     machine.send(301.0)

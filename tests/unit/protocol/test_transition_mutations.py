@@ -49,7 +49,7 @@ DEFINED = {
     "redirect client": 26,
     "redirect gateway": 22,
     "address follower": 44,
-    "address announcer": 17,
+    "address announcer": 19,
     "address management": 45,
     "address management receiver": 5,
 }
