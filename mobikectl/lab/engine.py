@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 Tell = Callable[[str], None]
 """Takes one line of progress."""
 
+SWITCH_INTERVAL = 0.0005
+"""Seconds that a thread may keep the interpreter while the pinger's next packet is due."""
 BEFORE = 0.3
 """Seconds of undisturbed traffic before the first step: what "nothing wrong" looks like here."""
 
@@ -46,6 +49,7 @@ async def run_scenario(
     when this returns or is cancelled.
     """
     started = time.monotonic()
+    sys.setswitchinterval(SWITCH_INTERVAL)
     logs = out / scenario.name
     logs.mkdir(parents=True, exist_ok=True)
     result = Result(scenario.name, scenario.description, esp, sidecar, logs=str(logs))
