@@ -6,9 +6,18 @@ from typing import Any
 
 import click
 
-from mobikectl.cli.common import Settings, run_async, settings_options
-from mobikectl.cli.output import coloured, console, human_seconds, json_option, print_json, print_table
+from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
+from mobikectl.cli.output import (
+    coloured,
+    console,
+    human_seconds,
+    json_option,
+    print_json,
+    print_table,
+)
 from mobikectl.control import ControlClient
+from mobikectl.observe.plain import plain
+from mobikectl.sidecar.once import look_once
 
 
 @click.command()
@@ -17,14 +26,21 @@ from mobikectl.control import ControlClient
 @json_option
 @run_async
 async def paths(settings: Settings, uniqueid: int | None, as_json: bool) -> None:
-    """Show candidate paths with rank, probe results and reasons, as the running sidecar sees them."""
-    async with ControlClient(settings.control) as client:
-        state = await client.state()
-    found = [one for one in state["paths"] if uniqueid is None or one["sa_uniqueid"] == uniqueid]
+    """Show candidate paths with rank, probe results and reasons.
+
+    As the running sidecar sees them; without a sidecar each path is probed once now, and nothing is moved.
+    """
+    if sidecar_runs(settings):
+        async with ControlClient(settings.control) as client:
+            state = await client.state()
+        found, names = state["paths"], {sa["uniqueid"]: sa["name"] for sa in state["sas"]}
+    else:
+        explanations, names = await look_once(settings.config)
+        found = plain(explanations)
+    found = [one for one in found if uniqueid is None or one["sa_uniqueid"] == uniqueid]
     if as_json:
         print_json(found)
         return
-    names = {sa["uniqueid"]: sa["name"] for sa in state["sas"]}
     if not found:
         console.print("no IKE_SA whose path is to be chosen here")
     for one in found:
