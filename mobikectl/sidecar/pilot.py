@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Protocol
 from mobikectl.errors import MobikectlError, NetlinkError, PrivilegeError
 from mobikectl.model import IkeState
 from mobikectl.observe.events import Source
-from mobikectl.policy.candidates import paths_to_ask
 from mobikectl.policy.paths import decide
 from mobikectl.policy.state import (
     Indication,
@@ -27,14 +26,14 @@ from mobikectl.policy.state import (
     ReportNoPath,
     TerminateSa,
 )
+from mobikectl.sidecar.routes import PathRoutes
 from mobikectl.switch.executor import MoveOrder
 from mobikectl.switch.moves import Blame, MoveState
-from mobikectl.switch.steering import link_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-    from mobikectl.model import IkeSa, IpAddress, NetState, Path, RouteAnswer
+    from mobikectl.model import IkeSa, IpAddress, NetState, Path
     from mobikectl.observe.events import EventLog
     from mobikectl.policy.settings import PathSettings
     from mobikectl.policy.state import Action, Explanation
@@ -82,7 +81,6 @@ class Pilot:
     ) -> None:
         self._settings = settings
         self._around = surroundings
-        self._choice = choice
         self._steering = steering
         self._executor = executor
         self._probe = probe
@@ -91,9 +89,7 @@ class Pilot:
         self._memory = Memory()
         self._explanations: tuple[Explanation, ...] = ()
         self._indications: tuple[Indication, ...] = ()
-        self._routes: dict[Path, RouteAnswer | None] = {}
-        self._metrics: dict[Path, int] = {}
-        self._asked: tuple[int, int] | None = None
+        self._routes = PathRoutes(choice, settings)
         self._moving: dict[int, asyncio.Task[None]] = {}
         self._probing: dict[Path, asyncio.Task[None]] = {}
         self._complained: dict[IpAddress, str] = {}
@@ -149,13 +145,14 @@ class Pilot:
         sas = tuple(
             sa for sa in self._around.own_sas() if sa.state in {IkeState.ESTABLISHED, IkeState.REKEYING}
         )
-        await self._ask_routes(sas)
+        net, learnt = self._around.net(), self._around.learnt()
+        await self._routes.ask(net, sas, learnt)
         state = PathState(
-            self._around.net(),
+            net,
             sas,
-            self._routes,
-            self._metrics,
-            self._around.learnt(),
+            self._routes.answers,
+            self._routes.metrics,
+            learnt,
             self._indications,
             self._memory,
         )
@@ -166,26 +163,6 @@ class Pilot:
             self._perform(action, tasks)
         await self._hold(sas)
         return decision.next_deadline
-
-    async def _ask_routes(self, sas: tuple[IkeSa, ...]) -> None:
-        """Ask the kernel for the way along each candidate path, again only when the network changed."""
-        net, learnt = self._around.net(), self._around.learnt()
-        asked = (net.generation, net.route_generation)
-        if asked != self._asked:
-            self._routes, self._metrics, self._asked = {}, {}, asked
-        for sa in sas:
-            for path in paths_to_ask(net, sa, self._settings, learnt.get(sa.uniqueid, ())):
-                if path in self._routes:
-                    continue
-                self._routes[path] = None
-                oif = link_of(net, path.local)
-                if oif is None:
-                    continue
-                try:
-                    answer, metric = await self._choice.through(path.remote, src=path.local, oif=oif)
-                except NetlinkError:
-                    continue  # no way there, or the link went meanwhile, which netlink will tell
-                self._routes[path], self._metrics[path] = answer, metric
 
     def _perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
         match action:
@@ -323,7 +300,7 @@ class Pilot:
             held = self._steering.steer_to(remote)
             if len(wanted) > 1 or remote in busy or self._executor.busy(remote):
                 continue  # two SAs on two paths to one address: neither is held against the other
-            if self._routes.get(path) is None or (held is not None and held.path == path):
+            if self._routes.answers.get(path) is None or (held is not None and held.path == path):
                 continue
             try:
                 await self._steering.point(path)
