@@ -550,35 +550,30 @@ static vici_message_t *queue_notifies(private_rmobike_bridge_t *this,
 {
 	rmobike_exchange_t exchange = {};
 	rmobike_peer_t *peer;
-	ike_sa_t *ike_sa = NULL;
+	ike_sa_t *ike_sa;
 
 	peer = this->peers->lock(this->peers, id, FALSE);
-	if (peer)
+	if (!peer)
 	{
-		id = peer->id;
-		exchange.serial = peer->serial;
-		this->peers->unlock(this->peers);
-		ike_sa = charon->ike_sa_manager->checkout_by_id(
-										charon->ike_sa_manager, id);
+		notifies->destroy_function(notifies, (void*)rmobike_notify_destroy);
+		return this->control->refuse(this->control, "unknown-ike-id",
+									 "no IKEv2 SA with ike-id %u", id);
 	}
-	if (ike_sa && (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED ||
-				   ike_sa->get_state(ike_sa) == IKE_REKEYING))
+	exchange.serial = peer->serial;
+	this->peers->unlock(this->peers);
+
+	ike_sa = rmobike_task_checkout(this->peers, exchange.serial);
+	if (!ike_sa)
 	{
-		memcpy(exchange.token, token, RMOBIKE_TOKEN_SIZE);
-		rmobike_task_queue(ike_sa, rmobike_task_create(&exchange, notifies,
-													   &this->owner));
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
-		return this->control->done(this->control, NULL);
-	}
-	notifies->destroy_function(notifies, (void*)rmobike_notify_destroy);
-	if (ike_sa)
-	{
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+		notifies->destroy_function(notifies, (void*)rmobike_notify_destroy);
 		return this->control->refuse(this->control, "not-established",
 									 "the IKE_SA is not established");
 	}
-	return this->control->refuse(this->control, "unknown-ike-id",
-								 "no IKEv2 SA with ike-id %u", id);
+	memcpy(exchange.token, token, RMOBIKE_TOKEN_SIZE);
+	rmobike_task_queue(ike_sa, rmobike_task_create(&exchange, notifies,
+												   &this->owner));
+	charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	return this->control->done(this->control, NULL);
 }
 
 CALLBACK(send_notify, vici_message_t*,

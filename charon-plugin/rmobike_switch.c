@@ -173,7 +173,7 @@ static void answered(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange,
 	}
 }
 
-static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 						 uint32_t serial);
 
 /**
@@ -183,26 +183,20 @@ static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 static job_requeue_t resend(timeout_t *data)
 {
 	private_rmobike_switch_t *this = data->this;
-	rmobike_peer_t *peer;
+	rmobike_exchange_t exchange = {
+		.serial = data->serial,
+		.generation = data->generation,
+	};
 	ike_sa_t *ike_sa;
-	uint32_t id = 0;
 
-	peer = this->peers->lock_serial(this->peers, data->serial);
-	if (peer)
+	if (is_pending(this, &exchange))
 	{
-		id = peer->pending.generation == data->generation ? peer->id : 0;
-		this->peers->unlock(this->peers);
-	}
-	ike_sa = id ? charon->ike_sa_manager->checkout_by_id(
-									charon->ike_sa_manager, id) : NULL;
-	if (ike_sa)
-	{
-		if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED ||
-			ike_sa->get_state(ike_sa) == IKE_REKEYING)
+		ike_sa = rmobike_task_checkout(this->peers, data->serial);
+		if (ike_sa)
 		{
 			queue_switch(this, ike_sa, data->serial);
+			charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
 		}
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
 	}
 	return JOB_REQUEUE_NONE;
 }
@@ -230,7 +224,7 @@ static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
 /**
  * Queue the pending switch of a peer on its checked out IKE_SA
  */
-static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 						 uint32_t serial)
 {
 	rmobike_exchange_t exchange = {
@@ -252,13 +246,11 @@ static bool queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 		}
 		this->peers->unlock(this->peers);
 	}
-	if (!notify)
+	if (notify)
 	{
-		return FALSE;
-	}
-	rmobike_task_queue(ike_sa, rmobike_task_create(&exchange,
+		rmobike_task_queue(ike_sa, rmobike_task_create(&exchange,
 					linked_list_create_with_items(notify, NULL), &this->owner));
-	return TRUE;
+	}
 }
 
 /**
@@ -297,12 +289,6 @@ static char *check_responder(ike_sa_t *ike_sa, host_t *target, char **text)
 {
 	host_t *me = ike_sa->get_my_host(ike_sa);
 
-	if (ike_sa->get_state(ike_sa) != IKE_ESTABLISHED &&
-		ike_sa->get_state(ike_sa) != IKE_REKEYING)
-	{
-		*text = "the IKE_SA is not established";
-		return "not-established";
-	}
 	if (ike_sa->has_condition(ike_sa, COND_ORIGINAL_INITIATOR))
 	{
 		*text = "we initiated this IKE_SA: use update-addresses";
@@ -366,15 +352,25 @@ static vici_message_t *start_switch(private_rmobike_switch_t *this,
 						uint32_t id, host_t *target, char *token, u_int seconds)
 {
 	char superseded[RMOBIKE_TOKEN_SIZE], *code, *text;
+	rmobike_peer_t *peer;
 	timeout_t *timeout;
 	ike_sa_t *ike_sa;
+	uint32_t serial;
 	bool was;
 
-	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager, id);
-	if (!ike_sa)
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (!peer)
 	{
 		return this->control->refuse(this->control, "unknown-ike-id",
-									 "no IKE_SA with ike-id %u", id);
+									 "no IKEv2 SA with ike-id %u", id);
+	}
+	serial = peer->serial;
+	this->peers->unlock(this->peers);
+	ike_sa = rmobike_task_checkout(this->peers, serial);
+	if (!ike_sa)
+	{
+		return this->control->refuse(this->control, "not-established",
+									 "the IKE_SA is not established");
 	}
 	code = check_responder(ike_sa, target, &text);
 	if (code)
@@ -385,6 +381,7 @@ static vici_message_t *start_switch(private_rmobike_switch_t *this,
 	INIT(timeout,
 		.this = this,
 	);
+	id = ike_sa->get_unique_id(ike_sa);
 	if (!set_pending(this, id, target, token, timeout, superseded, &was))
 	{
 		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
@@ -405,23 +402,6 @@ static vici_message_t *start_switch(private_rmobike_switch_t *this,
 		raise_switch(this, "switch-superseded", id, superseded, NULL);
 	}
 	return this->control->done(this->control, NULL);
-}
-
-/**
- * Get the unique ID of the current IKE_SA, given that of it or the one it
- * replaced
- */
-static uint32_t current_id(private_rmobike_switch_t *this, uint32_t id)
-{
-	rmobike_peer_t *peer;
-
-	peer = this->peers->lock(this->peers, id, FALSE);
-	if (peer)
-	{
-		id = peer->id;
-		this->peers->unlock(this->peers);
-	}
-	return id;
 }
 
 /**
@@ -465,8 +445,7 @@ CALLBACK(switch_address, vici_message_t*,
 	}
 	else
 	{
-		response = start_switch(this, current_id(this, id), target, token,
-								seconds);
+		response = start_switch(this, id, target, token, seconds);
 	}
 	target->destroy(target);
 	return response;

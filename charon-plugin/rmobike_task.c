@@ -17,6 +17,11 @@
 #include <daemon.h>
 #include <processing/jobs/initiate_tasks_job.h>
 
+/**
+ * How many rekeyings are followed while waiting for an IKE_SA
+ */
+#define MAX_REKEYINGS 3
+
 typedef struct private_task_t private_task_t;
 
 /**
@@ -139,4 +144,46 @@ void rmobike_task_queue(ike_sa_t *ike_sa, task_t *task)
 	ike_sa->queue_task(ike_sa, task);
 	lib->processor->queue_job(lib->processor,
 			(job_t*)initiate_tasks_job_create(ike_sa->get_id(ike_sa)));
+}
+
+/*
+ * Described in header
+ */
+ike_sa_t *rmobike_task_checkout(rmobike_peers_t *peers, uint32_t serial)
+{
+	rmobike_peer_t *peer;
+	ike_sa_t *ike_sa;
+	uint32_t id, last = 0;
+	int i;
+
+	for (i = 0; i < MAX_REKEYINGS; i++)
+	{
+		peer = peers->lock_serial(peers, serial);
+		if (!peer)
+		{
+			break;
+		}
+		id = peer->id;
+		peers->unlock(peers);
+		if (id == last)
+		{
+			break;
+		}
+		last = id;
+		ike_sa = charon->ike_sa_manager->checkout_by_id(
+										charon->ike_sa_manager, id);
+		if (ike_sa)
+		{
+			switch (ike_sa->get_state(ike_sa))
+			{
+				case IKE_ESTABLISHED:
+				case IKE_REKEYING:
+					return ike_sa;
+				default:
+					break;
+			}
+			charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+		}
+	}
+	return NULL;
 }

@@ -97,4 +97,15 @@ task_t *rmobike_task_create(rmobike_exchange_t *exchange,
  */
 void rmobike_task_queue(ike_sa_t *ike_sa, task_t *task);
 
+/**
+ * Check out the current IKE_SA of a peer if exchanges can be started on it.
+ *
+ * Follows a rekeying that completes while this waits for the IKE_SA.
+ *
+ * @param peers			known peers
+ * @param serial		serial of the peer
+ * @return				checked out IKE_SA, NULL if there is none
+ */
+ike_sa_t *rmobike_task_checkout(rmobike_peers_t *peers, uint32_t serial);
+
 #endif /** RMOBIKE_TASK_H_ @}*/

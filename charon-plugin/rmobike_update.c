@@ -329,39 +329,6 @@ static void destroy_task(task_t *task)
 }
 
 /**
- * Check out the current IKE_SA of a peer if exchanges can be started on it
- */
-static ike_sa_t *checkout(private_rmobike_update_t *this, uint32_t serial)
-{
-	rmobike_peer_t *peer;
-	ike_sa_t *ike_sa;
-	uint32_t id;
-
-	peer = this->peers->lock_serial(this->peers, serial);
-	if (!peer)
-	{
-		return NULL;
-	}
-	id = peer->id;
-	this->peers->unlock(this->peers);
-
-	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager, id);
-	if (ike_sa)
-	{
-		switch (ike_sa->get_state(ike_sa))
-		{
-			case IKE_ESTABLISHED:
-			case IKE_REKEYING:
-				return ike_sa;
-			default:
-				break;
-		}
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
-	}
-	return NULL;
-}
-
-/**
  * Start an update on a checked out IKE_SA
  */
 static void start_on(private_rmobike_update_t *this, update_t *update,
@@ -398,7 +365,7 @@ static job_requeue_t start(update_t **job)
 	ike_sa_t *ike_sa;
 	char *failure = NULL;
 
-	ike_sa = checkout(this, update->serial);
+	ike_sa = rmobike_task_checkout(this->peers, update->serial);
 	if (!ike_sa)
 	{
 		conclude(this, update, update->serial, NULL, "ike-sa-gone");
@@ -481,7 +448,7 @@ static job_requeue_t liveness(uint32_t *serial)
 {
 	ike_sa_t *ike_sa;
 
-	ike_sa = checkout(instance, *serial);
+	ike_sa = rmobike_task_checkout(instance->peers, *serial);
 	if (ike_sa)
 	{
 		rmobike_task_queue(ike_sa, (task_t*)ike_dpd_create(TRUE));

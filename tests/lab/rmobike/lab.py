@@ -215,9 +215,14 @@ class Node:
         return found
 
     async def sa(self) -> dict[str, Any]:
-        """Return the one IKE_SA that is established."""
-        (sa,) = [sa for sa in await self.sas() if sa["state"] == "ESTABLISHED"]
-        return sa
+        """Wait until exactly one IKE_SA is established (a rekeying may be under way), and return it."""
+        deadline = time.monotonic() + 30
+        while True:
+            found = [sa for sa in await self.sas() if sa["state"] == "ESTABLISHED"]
+            if len(found) == 1:
+                return found[0]
+            assert time.monotonic() < deadline, f"{self.name}: not one IKE_SA: {found}\n{self.log[-3000:]}"
+            await asyncio.sleep(0.1)
 
 
 def brief(message: dict[str, Any]) -> dict[str, Any]:
