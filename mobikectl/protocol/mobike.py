@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress, Path
 
 COOKIE_OCTETS = 16
+MAX_UNVERIFIED = 256
 ADDRESS_LIST = (AdditionalIp4Address, AdditionalIp6Address, NoAdditionalAddresses)
 NAT_DETECTION = (NatDetectionSourceIp, NatDetectionDestinationIp)
 
@@ -140,10 +141,15 @@ class UpdateRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerAddresses(Event):
-    """The peer announced its addresses; ``current_gone``: the one in use is no longer among them."""
+    """The peer announced its addresses; ``current_gone``: the one in use is no longer among them.
+
+    ``source``: where the list came from. When that is not the address in use, the responder may already
+    send from there (section 3.5's exception): an update brings both ends to one pair again.
+    """
 
     addresses: frozenset[IpAddress]
     current_gone: bool
+    source: IpAddress
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +231,8 @@ class MobikePeer(Machine[StateT, InputT]):
         self._last_list_id = -1
         self._liveness_due = False
         self._unverified_since: float | None = None
+        self._unverified: dict[IpAddress, float] = {}
+        """Since when each address waits for its first successful check: going there again gains no time."""
         self.closed = False
 
     # --- what is known
@@ -357,7 +365,7 @@ class MobikePeer(Machine[StateT, InputT]):
         self._last_list_id = message.message_id
         self._learn_addresses(message)
         gone = self.pair.remote.ip not in self.peer_addresses
-        self._tell(PeerAddresses(self.peer_addresses, gone))
+        self._tell(PeerAddresses(self.peer_addresses, gone, message.source.ip))
 
     def _learn_addresses(self, message: Message) -> None:
         listed: set[IpAddress] = {n.address for n in message.all(AdditionalIp4Address)}
@@ -436,7 +444,20 @@ class MobikePeer(Machine[StateT, InputT]):
         limit = self.policy.retransmission.suspect_after
         for request in self._exchanger.outstanding:
             if request.next_at <= now and request.transmissions == limit:
-                self._tell(PathSuspect(request.sent_over[-1]))
+                self._tell(PathSuspect(request.via or self.pair))
+
+    def _limit(self, remote: Endpoint, now: float, *, waits: bool) -> None:
+        """Given where IPsec traffic goes, hold it after a while when the address is not verified."""
+        if not waits:
+            self._unverified_since = None
+            return
+        while remote.ip not in self._unverified and len(self._unverified) >= MAX_UNVERIFIED:
+            del self._unverified[next(iter(self._unverified))]
+        self._unverified_since = self._unverified.setdefault(remote.ip, now)
+
+    def _verify(self, remote: Endpoint) -> None:
+        self._unverified.pop(remote.ip, None)
+        self._tell(Verified(remote))
 
     def _shut(self, reason: Reason) -> None:
         self._go(self.closes[reason])  # type: ignore[arg-type]

@@ -17,7 +17,6 @@ from mobikectl.protocol.mobike import (
     Reason,
     ReturnRoutability,
     UpdateRefused,
-    Verified,
     additional,
 )
 from mobikectl.wire.mobike import (
@@ -264,8 +263,7 @@ class MobikeInitiator(MobikePeer[State, Cause]):
         if self._sa_pair != pair:
             self._sa_pair = pair
             self._tell(PathInUse(pair))
-        waits = routability is ReturnRoutability.AFTER and not verified
-        self._unverified_since = now if waits else None
+        self._limit(pair.remote, now, waits=routability is ReturnRoutability.AFTER and not verified)
 
     def _fill(self, now: float) -> None:
         if self._state is State.CONNECTING:
@@ -342,7 +340,7 @@ class MobikeInitiator(MobikePeer[State, Cause]):
         if request.single_remote and any(isinstance(p, Cookie2) for p in request.payloads):
             remote = request.sent_over[0].remote
             self._verified.add(remote.ip)
-            self._tell(Verified(remote))
+            self._verify(remote)
 
     def _sign_of_life(self, request: Request[Kind], message: Message, now: float) -> None:
         """Liveness and path tests verify addresses, and show changed NAT mappings (section 3.8)."""

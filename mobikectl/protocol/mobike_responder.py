@@ -18,7 +18,6 @@ from mobikectl.protocol.mobike import (
     Reason,
     ReturnRoutability,
     UnexpectedNat,
-    Verified,
     additional,
 )
 from mobikectl.wire.mobike import MobikeSupported, NoNatsAllowed, UnexpectedNatDetected
@@ -274,8 +273,7 @@ class MobikeResponder(MobikePeer[State, Cause]):
             self._examine_nat(message, self.spis)
         if trusted or routability is ReturnRoutability.AFTER:
             self._use(arrival)
-        waits = not trusted and routability is ReturnRoutability.AFTER
-        self._unverified_since = now if waits else None
+        self._limit(arrival.remote, now, waits=not trusted and routability is ReturnRoutability.AFTER)
         return True
 
     def _use(self, pair: Pair) -> None:
@@ -326,7 +324,7 @@ class MobikeResponder(MobikePeer[State, Cause]):
         self._verified, self._verified_at = self.pair.remote, now
         self._unverified_since = None
         self._use(self.pair)
-        self._tell(Verified(self.pair.remote))
+        self._verify(self.pair.remote)
 
 
 def _reply(request: Message, payloads: tuple[Payload, ...], spis: tuple[int, int]) -> Message:

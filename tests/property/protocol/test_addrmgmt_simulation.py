@@ -43,7 +43,7 @@ class World:
         net.watchers.append(self.watch)
         self.proved: dict[str, set[Any]] = {"i": {R1}, "r": {I1}}
         """Which addresses of the other side really received a check of this one."""
-        self.applied = {"i": -1, "r": -1}
+        self.lying = False
         self.peers["i"].connect(Pair(Endpoint(I1), Endpoint(R1)), 0.0)
 
     def delivered(self, name: str, message: Message, receive: Any) -> None:
@@ -66,8 +66,9 @@ class World:
 
     def move(self, *, everything: bool = True) -> None:
         peer = self.peers["i"]
-        if peer.state not in MOBILE:
-            return
+        if peer.state not in MOBILE or (self.lying and peer.state in {State.PENDING, State.UPDATING}):
+            return  # copies of one claim from several unknown sources look like a NAT to the draft's rule
+        self.lying = False
         new = Pair(Endpoint(self.rng.choice(self.own["i"])), peer.pair.remote)
         old = peer.pair.local.ip
         if everything:
@@ -83,6 +84,7 @@ class World:
             back = peer.pair
             peer.update(Pair(Endpoint(VICTIM), back.remote), self.net.now)
             peer._pair = back
+            self.lying = True
             self.net.at(self.net.now + 40.0, self.move)
 
     def other_moves(self) -> None:

@@ -17,7 +17,7 @@ from mobikectl.protocol.mobike import (
 )
 from mobikectl.protocol.mobike_initiator import State as InitiatorState
 from mobikectl.protocol.mobike_responder import State as ResponderState
-from mobikectl.protocol.rmobike import Asking, RMobikeInitiator, RMobikeResponder
+from mobikectl.protocol.rmobike import Asking, Following, RMobikeInitiator, RMobikeResponder
 from mobikectl.wire.mobike import Cookie2, UpdateSaAddresses
 
 QUIET_AT, CALM_AT, END_AT = 150.0, 600.0, 800.0
@@ -51,7 +51,7 @@ class World:
         net.tamper = self.tamper
         net.on_delivery.append(self.delivered)
         net.watchers.append(self.watch)
-        self.spoof = False
+        self.spoof = self.source_lost = False
         self.last_applied = -1
         self.asked_of: set[Endpoint] = set()
         """Where the network really delivered requests with a COOKIE2 to the initiator, and to the responder."""
@@ -112,8 +112,16 @@ class World:
         """Policy of the initiator's owner, and the invariants that hold all the time."""
         while (event := self.initiator.next_event()) is not None:
             gone = isinstance(event, PeerAddresses) and event.current_gone
+            if (
+                isinstance(event, PeerAddresses)
+                and not gone
+                and event.source != self.initiator.pair.remote.ip
+            ):
+                self.initiator.update(self.initiator.pair, self.net.now)
             refused = isinstance(event, UpdateRefused) and self.initiator.state is InitiatorState.REFUSED
-            if gone or refused or isinstance(event, PathSuspect):
+            # a switch under way finds its way back alone
+            silent = isinstance(event, PathSuspect) and event.pair == self.initiator.pair
+            if gone or refused or (silent and self.initiator.following is not Following.MOVING):
                 self.move()
         while self.responder.next_event() is not None:
             pass
@@ -151,6 +159,7 @@ class World:
         left = [ip for ip in own if ip not in self.net.dead]
         now = self.net.now
         if own is self.own_r and self.responder.state in {ResponderState.STABLE, ResponderState.CHECKING}:
+            self.source_lost = self.source_lost or self.responder.pair.local.ip not in left
             self.responder.own_changed(left, now)
         elif own is self.own_i and self.initiator.state in MOBILE:
             self.initiator.announce(left, now)
@@ -175,7 +184,14 @@ class World:
             self.responder.switch(self.rng.choice(self.own_r), self.net.now)
 
     def attack(self) -> None:
-        self.spoof = True
+        """One update, and soon another one that the attacker changes."""
+        self.move()
+
+        def again() -> None:
+            self.spoof = True
+            self.move()
+
+        self.net.at(self.net.now + self.rng.uniform(0.0, 4.0), again)
 
     def liveness(self) -> None:
         if self.initiator.state in MOBILE:
@@ -221,7 +237,9 @@ class World:
         assert mine is not None
         assert theirs is not None
         assert mine == i.pair
-        assert theirs == r.pair
+        assert theirs == r.pair or self.source_lost, (
+            "only the search after a lost source moves the IKE_SA alone"
+        )
         assert theirs == Pair(mine.remote, self.net.nat.outside_of(mine.local)), (
             "the ends disagree on the pair"
         )

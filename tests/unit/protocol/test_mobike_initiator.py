@@ -494,7 +494,7 @@ def test_the_peers_list_replaces_the_old_one_in_every_mobile_state() -> None:
         machine.receive(request_to(machine, 1, NoAdditionalAddresses(), over=pair(I1, R2)), 0.0)
         assert machine.peer_addresses == {R2}
         lists = told(machine, PeerAddresses)
-        assert lists[-1] == PeerAddresses(frozenset({R2}), current_gone=True)
+        assert lists[-1] == PeerAddresses(frozenset({R2}), current_gone=True, source=R2)
 
 
 def test_of_two_lists_the_one_with_the_larger_message_id_wins() -> None:

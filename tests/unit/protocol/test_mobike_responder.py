@@ -205,6 +205,16 @@ def test_checking_after_the_update_limits_how_long_traffic_goes_there() -> None:
     assert machine.may_send_esp(99.0)
 
 
+def test_coming_back_to_an_unverified_address_gains_no_time() -> None:
+    machine = in_state("CHECKING", return_routability=ReturnRoutability.AFTER, unverified_limit_s=10.0)
+    machine.receive(update(machine, 1, over=pair(R1, I1)), 5.0)
+    assert machine.may_send_esp(99.0)
+    machine.receive(update(machine, 2), 9.0)
+    assert machine.sa_pair == FROM_I2
+    assert machine.may_send_esp(9.9)
+    assert not machine.may_send_esp(10.0)
+
+
 def test_a_newer_update_restarts_the_check_and_the_old_answer_proves_nothing() -> None:
     machine = in_state("CHECKING")
     third = pair(R1, VICTIM)
