@@ -111,6 +111,36 @@ class PrivilegeError(MobikectlError):
     exit_code = 11
 
 
+class StoreError(MobikectlError):
+    """Something between mobikectl and the store that the nodes of a cluster share."""
+
+    exit_code = 12
+
+
+class StoreUnreachableError(StoreError):
+    """No answer before the deadline, or no connection. Whether a write took effect is then unknown."""
+
+
+class StoreDeniedError(StoreError):
+    """The store answered and refuses this client: wrong credentials, missing permission."""
+
+
+class StoreValueError(StoreError):
+    """A key or value of the store that is not what mobikectl writes: too large, not JSON, out of range."""
+
+
+class LostRaceError(StoreError):
+    """Somebody else was first: what was to be changed is not what it was when it was read."""
+
+
+class LeaseLostError(LostRaceError):
+    """A lease ran out or was revoked: whoever held it must stop acting at once."""
+
+
+class FencedError(LostRaceError):
+    """An action carries a fencing token that is not that of the present leader: it must not be done."""
+
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "internal error: please report it",
@@ -124,5 +154,6 @@ EXIT_CODES: dict[int, str] = {
     DecodeError.exit_code: "decode: the bytes are not what they claim to be",
     SidecarError.exit_code: "sidecar: not running, not reachable, or it refused",
     PrivilegeError.exit_code: "privilege: root or a capability is missing",
+    StoreError.exit_code: "store: not reachable, refused, holds what it should not, or somebody else was first",
 }
 """What each exit code of the command line means."""
