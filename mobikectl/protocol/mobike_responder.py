@@ -245,6 +245,12 @@ class MobikeResponder(MobikePeer[State, Cause]):
         self._tell(UnexpectedNat(claimed, message.arrival))
         return True
 
+    def _answer(self, message: Message, now: float) -> tuple[Payload, ...]:
+        arrival = message.arrival
+        if self._search and arrival.local.ip in self.own and arrival not in self._search:
+            self._search.append(arrival)  # a request came this way, so a NAT on it is open
+        return super()._answer(message, now)
+
     def _note_capability(self, message: Message) -> None:
         """Extensions look here at MOBIKE_SUPPORTED's data; RFC 4555 section 4.2.1 ignores it."""
 
@@ -309,9 +315,11 @@ class MobikeResponder(MobikePeer[State, Cause]):
             self._check_answered(request, now)
         if request.kind is Kind.ANNOUNCE and self._search:
             self._search = []
-            if self._pair is not None and message.arrival != self._pair:
+            if message.arrival != self._pair:
                 self._pair = message.arrival
                 self._exchanger.moved(now)
+            if self.policy.responder_exception and self._sa_pair is not None:
+                self._use(Pair(message.arrival.local, self._sa_pair.remote))
         super()._answered(request, message, now)
 
     def _check_answered(self, request: Request[Kind], now: float) -> None:

@@ -99,7 +99,8 @@ class World:
         for _ in range(self.rng.randint(1, 5)):
             self.net.at(self.rng.uniform(8.0, QUIET_AT), self.rng.choice(deeds))
         if self.other_moves not in deeds:
-            self.net.at(QUIET_AT + 60.0, self.move)
+            for later in (60.0, 150.0, 250.0):
+                self.net.at(QUIET_AT + later, self.move)
         self.net.run(END_AT)
 
     def check_end(self) -> None:

@@ -346,6 +346,18 @@ def test_the_loss_of_the_source_is_announced_over_every_known_pair_and_then_anew
     assert (again.source, again.destination) == (ways[-1].source, ways[-1].destination)
 
 
+def test_a_pair_that_a_request_came_over_is_tried_too_and_ipsec_uses_what_answers() -> None:
+    machine = in_state("STABLE", retransmission=Retransmission(1.0, 1.0, 1.0))
+    machine.own_changed([R2, R3], 0.0)
+    seen = Pair(Endpoint(R3, 4500), Endpoint(VICTIM, 7777))
+    machine.receive(request_to(machine, 0, over=seen), 0.0)
+    ways = [next(m for m in machine.send(float(now)) if not m.response) for now in range(12)]
+    through = next(m for m in ways if m.destination == seen.remote)
+    assert through.source.ip == R3
+    machine.receive(answer(through), 12.0)
+    assert machine.sa_pair == pair(R3, I1), "the own address that works; the initiator's stays as verified"
+
+
 def test_a_change_of_other_addresses_moves_nothing() -> None:
     machine = in_state("STABLE")
     machine.own_changed([R1, R3], 0.0)
