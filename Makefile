@@ -48,13 +48,13 @@ unit: setup ## unit, contract, vector, property, fuzz and real-charon tests
 lab: setup ## the main job on real charons: every scenario, a table, a picture
 	@echo "== lab"
 	status=0
-	$(BIN)/mobikectl lab run --all --out $(OUT)/lab || status=$$?
+	$(BIN)/mobikectl lab run --all --tries 3 --out $(OUT)/lab || status=$$?
 	$(BIN)/mobikectl timeline $(OUT)/lab --out $(OUT)/lab/timeline.svg
 	exit $$status
 
 lab-kernel: setup ## the same scenarios on a real kernel ESP path (user-mode-linux)
 	@echo "== lab on kernel ESP"
-	$(BIN)/mobikectl lab run --all --esp kernel --out $(OUT)/lab-kernel
+	$(BIN)/mobikectl lab run --all --esp kernel --tries 3 --out $(OUT)/lab-kernel
 
 test: lint types unit lab lab-kernel ## everything that CI runs
 	@echo "== all passed"

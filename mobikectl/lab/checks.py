@@ -56,6 +56,11 @@ class Verdict:
             return False
         return value <= limit if self.check.operator == "at_most" else value >= limit
 
+    @property
+    def over_its_limit(self) -> bool:
+        """Whether it was measured and is too large: a matter of measure, not of right or wrong."""
+        return not self.passed and self.check.operator == "at_most" and isinstance(self.value, int | float)
+
     def __str__(self) -> str:
         got = "not measured" if self.value is None else f"got {self.value}"
         return f"{self.check}: {got}"

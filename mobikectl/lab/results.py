@@ -7,6 +7,7 @@ The document (``schema`` 1; all times are seconds of CLOCK_MONOTONIC of the kern
 - ``metrics``: name -> number or text (`mobikectl.lab.measure`); with several tunnels each name has the
   tunnel's as a prefix (``office.lost``);
 - ``checks``: ``{metric, operator, limit, value, passed, why}``;
+- ``tries`` (number), ``missed`` (what each try before the last missed, as lists of text);
 - ``timeline``: ``{from, to, tracks}``; a track is ``{name, kind, intervals}`` with ``{from, to, label}`` or
   ``{name, kind, points}`` with ``{at, label}``. Kinds: ``path`` (intervals: over which path ESP arrived, as seen
   on the wire), ``charon`` (intervals: the path that charon says it uses), ``cause``, ``decision``, ``move``,
@@ -73,6 +74,12 @@ class Result:
     def passed(self) -> bool:
         """Whether it came to its end and every check that applies is met."""
         return self.error is None and bool(self.verdicts) and all(v.passed for v in self.verdicts)
+
+    @property
+    def only_limits_missed(self) -> bool:
+        """Whether it came to its end and all that is wrong are measurements above their limits."""
+        failed = [v for v in self.verdicts if not v.passed]
+        return self.error is None and bool(failed) and all(v.over_its_limit for v in failed)
 
     @property
     def failures(self) -> list[str]:

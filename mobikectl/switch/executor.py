@@ -31,6 +31,10 @@ HISTORY = 1000
 UNDO_S = 3.0
 """How long the old path is waited for after it was given back."""
 
+SETTLE_S = 0.03
+"""charon tells of a new path just before it installs it: asked at once, it would have to do both at one time, and
+the packets that arrive meanwhile would be lost."""
+
 
 class SaView(Protocol):
     """What the executor needs of the model of charon's SAs."""
@@ -197,6 +201,7 @@ class MoveExecutor:
     async def _await_children(self, move: Move, deadline: float) -> str | None:
         """Ask charon and the kernel whether the CHILD_SAs followed; return None, or what is wrong."""
         problem: str | None = None
+        await asyncio.sleep(SETTLE_S)
         while True:
             try:
                 sa = await self._sas.refresh(move.sa)

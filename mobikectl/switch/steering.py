@@ -138,7 +138,7 @@ class Steering:
             if path is not None and hop is not None and hop.oif is not None and route.prefsrc == path.local:
                 self._steers[remote] = Steer(path, hop.gateway, hop.oif)
                 continue
-            await self.release(remote)
+            await self._routes.remove(remote, route.table)
             if hop is not None and hop.oif is not None and route.prefsrc is not None:
                 removed.append(Steer(Path(route.prefsrc, remote), hop.gateway, hop.oif))
         return tuple(removed)
