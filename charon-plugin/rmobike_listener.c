@@ -16,6 +16,8 @@
 
 #include <daemon.h>
 
+#include "rmobike_follow.h"
+
 typedef struct private_rmobike_listener_t private_rmobike_listener_t;
 
 /**
@@ -159,6 +161,11 @@ METHOD(listener_t, message, bool,
 	if (incoming)
 	{
 		this->bridge->incoming(this->bridge, ike_sa, message);
+		if (!message->get_request(message) &&
+			message->get_exchange_type(message) == IKE_AUTH)
+		{
+			rmobike_follow_redirect(ike_sa, message);
+		}
 	}
 	else
 	{

@@ -54,6 +54,8 @@ class Node:
     ns: str
     directory: Path
     plugin: bool = True
+    plugin_file: Path = PLUGIN
+    follow_plugin: bool = True
     settings: str = ""
     """More lines for `charon { plugins { rmobike { ... } } }`."""
     charon_settings: str = ""
@@ -107,7 +109,7 @@ class Node:
         if self.preload:
             charon = f"env LD_PRELOAD={self.preload} {charon}"
         if self.plugin:
-            plugin = self.environment_plugin
+            plugin = self.plugin_file
             charon = f"{WITH_PLUGIN} {plugin} {charon}"
         out = (self.directory / "charon.out").open("wb")
         self.process = subprocess.Popen(  # noqa: ASYNC220 - the start of a process blocks for a moment only
@@ -138,11 +140,9 @@ class Node:
             except Exception:  # noqa: BLE001 - not there yet, whatever the reason: the deadline decides
                 assert time.monotonic() < deadline, f"charon of {self.name} does not come up:\n{self.log}"
                 await asyncio.sleep(0.1)
-        if self.plugin:
+        if self.plugin and self.follow_plugin:
             await self._follow(self.control, EVENT_NAMES)
         await self._follow(self.vici, ["ike-updown", "ike-rekey", "ike-update", "child-rekey"])
-
-    environment_plugin: Path = PLUGIN
 
     @property
     def output(self) -> str:
@@ -214,12 +214,15 @@ class Node:
                 found += [{"name": name, **text(sa)} for name, sa in message.items()]
         return found
 
-    async def sa(self) -> dict[str, Any]:
-        """Wait until exactly one IKE_SA is established (a rekeying may be under way), and return it."""
+    async def sa(self, **fields: str) -> dict[str, Any]:
+        """Wait until exactly one IKE_SA is established (a rekeying may be under way), and return it.
+
+        With fields, until it also has these values.
+        """
         deadline = time.monotonic() + 30
         while True:
             found = [sa for sa in await self.sas() if sa["state"] == "ESTABLISHED"]
-            if len(found) == 1:
+            if len(found) == 1 and all(found[0][k.replace("_", "-")] == v for k, v in fields.items()):
                 return found[0]
             assert time.monotonic() < deadline, f"{self.name}: not one IKE_SA: {found}\n{self.log[-3000:]}"
             await asyncio.sleep(0.1)

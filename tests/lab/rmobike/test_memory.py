@@ -94,3 +94,17 @@ async def test_valgrind_finds_nothing_to_blame_the_plugin_for(lab: Lab, side: st
     await exercise(lab)
     await lab.stop()
     assert blamed(report) == []
+
+
+@pytest.mark.skipif(not shutil.which("valgrind"), reason="needs valgrind")
+async def test_a_client_that_is_redirected_in_ike_auth_frees_nothing_twice(lab: Lab) -> None:
+    """charon 5.9.8 does so by itself: the plugin keeps it from it."""
+    report = under_valgrind(lab.client)
+    await lab.gateway.start()
+    await lab.client.start()
+    await lab.gateway.command("set-redirect", exchange="IKE_AUTH", gateway="198.18.2.11")
+    await lab.connect()
+    await lab.client.sa(remote_host="198.18.2.11")
+    await lab.stop()
+    assert blamed(report) == []
+    assert "Invalid" not in report.read_text()
