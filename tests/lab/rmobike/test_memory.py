@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .lab import PLUGIN, run
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,6 +23,7 @@ pytestmark = [
     pytest.mark.timeout(420),
 ]
 
+PLUGIN_ASAN = PLUGIN.parent / "asan" / PLUGIN.name
 FIRST, SECOND, THIRD, FOURTH = "one", "two", "three", "four"
 
 
@@ -108,3 +111,19 @@ async def test_a_client_that_is_redirected_in_ike_auth_frees_nothing_twice(lab: 
     await lab.stop()
     assert blamed(report) == []
     assert "Invalid" not in report.read_text()
+
+
+@pytest.mark.skipif(
+    not PLUGIN_ASAN.exists(), reason="needs the plugin with AddressSanitizer: make plugin-asan"
+)
+async def test_the_address_sanitizer_finds_nothing(lab: Lab) -> None:
+    libasan = run("gcc", "-print-file-name=libasan.so").strip()
+    for node in (lab.gateway, lab.client):
+        node.plugin_file = PLUGIN_ASAN
+        node.preload = libasan
+        await node.start()
+    await exercise(lab)
+    await lab.stop()
+    for node in (lab.gateway, lab.client):
+        assert "ERROR: AddressSanitizer" not in node.output
+        assert "runtime error" not in node.output
