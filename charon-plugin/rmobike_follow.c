@@ -50,6 +50,18 @@ static void follow_destroy(follow_t *this)
 }
 
 /**
+ * Create a task that creates a CHILD_SA
+ */
+static task_t *create_child(ike_sa_t *ike_sa, child_cfg_t *cfg)
+{
+#ifdef CHILD_CREATE_HAS_SEQ
+	return (task_t*)child_create_create(ike_sa, cfg, FALSE, NULL, NULL, 0);
+#else
+	return (task_t*)child_create_create(ike_sa, cfg, FALSE, NULL, NULL);
+#endif
+}
+
+/**
  * Job that follows a redirect
  */
 static job_requeue_t follow(follow_t *this)
@@ -70,8 +82,7 @@ static job_requeue_t follow(follow_t *this)
 		while (this->children->remove_first(this->children,
 											(void**)&cfg) == SUCCESS)
 		{
-			ike_sa->queue_task(ike_sa, (task_t*)child_create_create(ike_sa, cfg,
-														FALSE, NULL, NULL));
+			ike_sa->queue_task(ike_sa, create_child(ike_sa, cfg));
 		}
 		if (!ike_sa->handle_redirect(ike_sa, this->gateway))
 		{

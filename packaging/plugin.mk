@@ -11,6 +11,9 @@ STRONGSWAN_TREE  ?=
 PLUGIN_CPPFLAGS  := -D_GNU_SOURCE -include $(PLUGIN_BUILD)/headers/config.h \
 	-isystem $(PLUGIN_BUILD)/headers/src/libstrongswan -isystem $(PLUGIN_BUILD)/headers/src/libcharon \
 	-DPLUGINDIR='"$(PLUGIN_DIR)"' -DIPSEC_PIDDIR='"/run"' -DRMOBIKE_VERSION='"$(PLUGIN_VERSION)"'
+# since 6.0.2 the constructor of CHILD_SA tasks takes one argument more; expanded once the headers are there
+PLUGIN_FEATURES   = $(shell grep -qs 'uint32_t seq' $(PLUGIN_BUILD)/headers/src/libcharon/sa/ikev2/tasks/child_create.h \
+	&& echo -DCHILD_CREATE_HAS_SEQ)
 # strongSwan's METHOD and CALLBACK macros make the type of "this" of no consequence for aliasing
 PLUGIN_CFLAGS    := -std=gnu11 -O2 -g -fPIC -fno-strict-aliasing -fvisibility=default \
 	-Wall -Wextra -Werror -Wno-unused-parameter -Wno-missing-field-initializers -Wno-pointer-sign \
@@ -26,7 +29,7 @@ plugin-headers:
 
 $(PLUGIN_SO): $(PLUGIN_SOURCES) $(PLUGIN_HEADERS) packaging/plugin.mk | plugin-headers
 	@echo "== plugin: compile"
-	gcc $(PLUGIN_CPPFLAGS) -D_FORTIFY_SOURCE=2 $(PLUGIN_CFLAGS) $(PLUGIN_SOURCES) $(PLUGIN_LDFLAGS) -o $@.new
+	gcc $(PLUGIN_CPPFLAGS) $(PLUGIN_FEATURES) -D_FORTIFY_SOURCE=2 $(PLUGIN_CFLAGS) $(PLUGIN_SOURCES) $(PLUGIN_LDFLAGS) -o $@.new
 	mv $@.new $@
 
 plugin-install: plugin ## put the charon plugin where charon finds it
@@ -37,6 +40,6 @@ plugin-asan: $(PLUGIN_ASAN_SO) ## build the plugin with AddressSanitizer, for te
 $(PLUGIN_ASAN_SO): $(PLUGIN_SOURCES) $(PLUGIN_HEADERS) packaging/plugin.mk | plugin-headers
 	@echo "== plugin: compile with AddressSanitizer"
 	mkdir -p $(dir $@)
-	gcc $(PLUGIN_CPPFLAGS) $(PLUGIN_CFLAGS) -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
+	gcc $(PLUGIN_CPPFLAGS) $(PLUGIN_FEATURES) $(PLUGIN_CFLAGS) -O1 -fno-omit-frame-pointer -fsanitize=address,undefined \
 		$(PLUGIN_SOURCES) $(PLUGIN_LDFLAGS) -o $@.new
 	mv $@.new $@
