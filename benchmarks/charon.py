@@ -189,7 +189,9 @@ def build(stack: ExitStack, count: int, home: Path) -> tuple[Node, list[tuple[No
         node.ip(f"link add v0 type veth peer name v{index} netns {gateway.netns}")
         node.ip(f"addr add 198.18.{200 + index}.2/24 dev v0", "link set v0 up", "route add default via "
                 f"198.18.{200 + index}.1")  # fmt: skip
-        node.ip(*(f"addr add {one}/32 dev lo" for number in numbers for one in (address(number), virtual(number))))
+        node.ip(
+            *(f"addr add {one}/32 dev lo" for number in numbers for one in (address(number), virtual(number)))
+        )
         gateway.ip(
             f"addr add 198.18.{200 + index}.1/24 dev v{index}", f"link set v{index} up",
             *(f"route add {address(number)}/32 via 198.18.{200 + index}.2" for number in numbers),
