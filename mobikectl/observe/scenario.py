@@ -44,11 +44,19 @@ def _rows(tracks: list[dict[str, Any]], zero: float) -> Iterator[Row]:
     for track in tracks:
         if track["kind"] not in {"path", "charon"}:
             continue
+        side = _side([one["label"] for one in track["intervals"]])
         spans = tuple(
-            Span(one["from"] - zero, one["to"] - zero, one["label"].partition(" -> ")[0] or one["label"])
+            Span(one["from"] - zero, one["to"] - zero, (one["label"].split(" -> ") * 2)[side])
             for one in track["intervals"]
         )
         yield Row(track["name"].replace(": path ", "\n"), spans)
+
+
+def _side(labels: list[str]) -> int:
+    """Given the paths of a row, return which end tells them apart: 0 the near one, 1 the far one."""
+    ends = [label.split(" -> ") for label in labels if " -> " in label]
+    near, far = {one[0] for one in ends}, {one[1] for one in ends}
+    return 1 if len(near) == 1 and len(far) > 1 else 0
 
 
 def _marks(tracks: list[dict[str, Any]], zero: float) -> Iterator[Mark]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 SURFACE, INK, INK_SOFT, GRID = "#fcfcfb", "#0b0b0b", "#52514e", "#e4e3df"
 PATH_COLOURS = ("#2a78d6", "#eb6834", "#1baf7a", "#eda100", "#8250c4", "#0b7f8f")
 LOSS_COLOUR = "#d03b3b"
+CAUSE_STEP = 0.42
+"""How much higher each further line of causes stands."""
+CAUSE_LENGTH = 60
+"""Letters of a cause that are shown at most."""
 
 
 class MarkKind(Enum):
@@ -95,7 +99,7 @@ def draw(timelines: tuple[Timeline, ...], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GRID, "text.color": INK})
-    heights = [1.9 + 0.55 * len(timeline.rows) for timeline in timelines]
+    heights = [1.8 + 0.5 * len(timeline.rows) + 0.2 * _levels(timeline) for timeline in timelines]
     figure, axes = plt.subplots(
         len(timelines), 1, figsize=(11, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
@@ -119,7 +123,7 @@ def _draw_one(axis: Any, timeline: Timeline) -> None:
     _draw_marks(axis, timeline, marks_at)
     labels = [*(row.label for row in timeline.rows), "happened", f"lost ({len(timeline.lost)})"]
     axis.set_yticks([*range(len(timeline.rows)), marks_at + 0.25, lost_at], labels)
-    axis.set_ylim(lost_at - 0.5, marks_at + 1.1)
+    axis.set_ylim(lost_at - 0.5, marks_at + 0.75 + CAUSE_STEP * max(1, _levels(timeline)))
     axis.set_xlim(timeline.start, max(timeline.end, timeline.start + 0.001))
     axis.set_xlabel("seconds")
     axis.set_title(timeline.title, loc="left", fontweight="bold", color=INK)
@@ -143,6 +147,28 @@ def _draw_span(axis: Any, span: Span, place: int, colour: str, timeline: Timelin
         )
 
 
+def _cause_levels(timeline: Timeline) -> list[tuple[Mark, int]]:
+    """Give each cause's words a line of their own where they would run into those of the cause before."""
+    whole = max(timeline.end - timeline.start, 0.001)
+    placed: list[tuple[Mark, int]] = []
+    ends: list[float] = []
+    for mark in timeline.marks:
+        if mark.kind is not MarkKind.CAUSE:
+            continue
+        level = next((n for n, end in enumerate(ends) if mark.at >= end), len(ends))
+        ends[level : level + 1] = [mark.at + whole * (0.02 + 0.0075 * len(_short(mark.text)))]
+        placed.append((mark, level))
+    return placed
+
+
+def _levels(timeline: Timeline) -> int:
+    return max((level + 1 for _, level in _cause_levels(timeline)), default=0)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= CAUSE_LENGTH else text[: CAUSE_LENGTH - 1] + "…"
+
+
 def _draw_marks(axis: Any, timeline: Timeline, height: float) -> None:
     seen: set[MarkKind] = set()
     for mark in timeline.marks:
@@ -159,11 +185,10 @@ def _draw_marks(axis: Any, timeline: Timeline, height: float) -> None:
             clip_on=False,
             linestyle="none",
         )
-        if mark.kind is MarkKind.CAUSE:
-            axis.axvline(mark.at, color=INK_SOFT, linewidth=0.8, linestyle=":", zorder=0)
-            axis.annotate(
-                mark.text, (mark.at, height + 0.6), xytext=(3, 0), textcoords="offset points", fontsize=8
-            )
+    for mark, level in _cause_levels(timeline):
+        axis.axvline(mark.at, color=INK_SOFT, linewidth=0.8, linestyle=":", zorder=0)
+        where = (mark.at, height + 0.55 + CAUSE_STEP * level)
+        axis.annotate(_short(mark.text), where, xytext=(3, 0), textcoords="offset points", fontsize=8)
     if seen:
         axis.legend(
             loc="upper center",

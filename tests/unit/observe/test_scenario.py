@@ -68,3 +68,16 @@ def test_another_document_is_refused_with_a_hint(broken: dict[str, Any]) -> None
     with pytest.raises(DecodeError) as caught:
         timeline_of(broken)
     assert "mobikectl lab run" in caught.value.hint
+
+
+def test_a_path_is_named_by_the_end_that_changes() -> None:
+    track = {
+        "name": "one: path on the wire",
+        "kind": "path",
+        "intervals": [
+            {"from": 100.0, "to": 101.0, "label": "198.18.1.1 -> 198.18.9.1"},
+            {"from": 101.0, "to": 102.0, "label": "198.18.1.1 -> 198.18.10.1"},
+        ],
+    }
+    document = {**RESULT, "timeline": {**RESULT["timeline"], "tracks": [track]}}
+    assert [span.label for span in timeline_of(document).rows[0].spans] == ["198.18.9.1", "198.18.10.1"]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.observe.timeline import Mark, MarkKind, Row, Span, Timeline, draw
+from mobikectl.observe.timeline import Mark, MarkKind, Row, Span, Timeline, _cause_levels, draw
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +54,9 @@ def test_a_timeline_without_anything_is_still_drawn(tmp_path: Path) -> None:
     file = tmp_path / "t.svg"
     draw((Timeline("empty", 0.0, ()),), file)
     assert "empty" in file.read_text()
+
+
+def test_causes_that_are_close_to_each_other_stand_on_lines_of_their_own() -> None:
+    causes = tuple(Mark(at, MarkKind.CAUSE, "something long happened here") for at in (1.0, 1.1, 1.2, 9.0))
+    levels = [level for _, level in _cause_levels(Timeline("t", 10.0, (), causes))]
+    assert levels == [0, 1, 2, 0]
