@@ -100,6 +100,11 @@ struct rmobike_peer_t {
 	u_int generation;
 
 	/**
+	 * Generation of the update that was asked for last, as initiator
+	 */
+	u_int update;
+
+	/**
 	 * Rate limit of accepted switches, as initiator: token bucket
 	 */
 	struct {

@@ -86,6 +86,11 @@ struct update_t {
 	uint32_t serial;
 
 	/**
+	 * Generation of the update, an older one must not undo a newer one
+	 */
+	u_int generation;
+
+	/**
 	 * Wanted addresses, without ports, either may be NULL
 	 */
 	host_t *local;
@@ -355,6 +360,23 @@ static void start_on(private_rmobike_update_t *this, update_t *update,
 }
 
 /**
+ * Check if no newer update was asked for
+ */
+static bool is_newest(private_rmobike_update_t *this, update_t *update)
+{
+	rmobike_peer_t *peer;
+	bool newest = FALSE;
+
+	peer = this->peers->lock_serial(this->peers, update->serial);
+	if (peer)
+	{
+		newest = peer->update == update->generation;
+		this->peers->unlock(this->peers);
+	}
+	return newest;
+}
+
+/**
  * Job that starts an update
  */
 static job_requeue_t start(update_t **job)
@@ -371,7 +393,11 @@ static job_requeue_t start(update_t **job)
 		conclude(this, update, update->serial, NULL, "ike-sa-gone");
 		return JOB_REQUEUE_NONE;
 	}
-	if (!ike_sa->supports_extension(ike_sa, EXT_MOBIKE) ||
+	if (!is_newest(this, update))
+	{
+		failure = "superseded";
+	}
+	else if (!ike_sa->supports_extension(ike_sa, EXT_MOBIKE) ||
 		!ike_sa->has_condition(ike_sa, COND_ORIGINAL_INITIATOR))
 	{
 		failure = "no-mobike";
@@ -429,10 +455,19 @@ METHOD(rmobike_update_t, schedule, void,
 	private_rmobike_update_t *this, uint32_t serial, host_t *local,
 	host_t *remote, char *token, char *cause)
 {
+	rmobike_peer_t *peer;
 	update_t *update;
+	u_int generation = 0;
 
+	peer = this->peers->lock_serial(this->peers, serial);
+	if (peer)
+	{
+		generation = ++peer->update;
+		this->peers->unlock(this->peers);
+	}
 	INIT(update,
 		.serial = serial,
+		.generation = generation,
 		.local = local ? local->clone(local) : NULL,
 		.remote = remote ? remote->clone(remote) : NULL,
 		.cause = cause,
