@@ -41,18 +41,18 @@ types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
 
-unit: setup ## unit, contract, vector, property, fuzz and real-charon tests
+unit: setup plugin ## unit, contract, vector, property, fuzz and real-charon tests
 	@echo "== tests"
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS) tests
 
-lab: setup ## the main job on real charons: every scenario, a table, a picture
+lab: setup plugin ## the main job on real charons: every scenario, a table, a picture
 	@echo "== lab"
 	status=0
 	$(BIN)/mobikectl lab run --all --tries 3 --out $(OUT)/lab || status=$$?
 	$(BIN)/mobikectl timeline $(OUT)/lab --out $(OUT)/lab/timeline.svg
 	exit $$status
 
-lab-kernel: setup ## the same scenarios on a real kernel ESP path (user-mode-linux)
+lab-kernel: setup plugin ## the same scenarios on a real kernel ESP path (user-mode-linux)
 	@echo "== lab on kernel ESP"
 	$(BIN)/mobikectl lab run --all --esp kernel --tries 3 --out $(OUT)/lab-kernel
 
