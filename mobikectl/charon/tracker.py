@@ -81,6 +81,12 @@ class SaFeed:
             self._waiting.clear()
         self._ready.set()
 
+    def take(self) -> list[SaEvent]:
+        """Return what waits, without waiting. Who only takes does not hear how many were dropped."""
+        taken = list(self._waiting)
+        self._waiting.clear()
+        return taken
+
     def close(self) -> None:
         """End the iteration, after what still waits, and get no more events."""
         self._closed = True

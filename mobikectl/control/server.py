@@ -85,8 +85,8 @@ class _Handlers:
     async def switch(self, request: web.Request) -> web.Response:
         try:
             body = await request.json()
-        except json.JSONDecodeError as error:
-            raise web.HTTPBadRequest(text=f"not JSON: {error}") from error
+        except (ValueError, RecursionError) as error:  # of json: no JSON, a number too long, nested too deep
+            raise web.HTTPBadRequest(text=f"not JSON: {str(error)[:200]}") from error
         if not isinstance(body, dict):
             raise web.HTTPBadRequest(text="expected a JSON object")
         return web.json_response(dict(await self._api.switch(body)), dumps=_dumps)

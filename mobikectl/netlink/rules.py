@@ -46,7 +46,7 @@ class SteeringRule:
     async def __aenter__(self) -> Self:
         await self._requests.__aenter__()
         try:
-            await self._ensure()
+            await self.ensure()
         except BaseException:
             await self._requests.__aexit__()
             raise
@@ -55,7 +55,8 @@ class SteeringRule:
     async def __aexit__(self, *exc: object) -> None:
         await self._requests.__aexit__(*exc)
 
-    async def _ensure(self) -> None:
+    async def ensure(self) -> None:
+        """Make the rule where it is missing: somebody may have flushed it. Raise NetlinkError, PrivilegeError."""
         flags = rtnl.NLM_F_CREATE | rtnl.NLM_F_EXCL
         answers = await self._requests.order(
             [(_RTM_NEWRULE, flags, _encode_rule(family)) for family in Family]

@@ -202,6 +202,18 @@ class Memory:
         sas[new_uniqueid] = memory
         return replace(self, sas=MappingProxyType(sas))
 
+    def with_move(self, move: MoveSa) -> Memory:
+        """Given a move that somebody else ordered and that is under way, return what is known then."""
+        remembered = self.sas.get(move.sa_uniqueid, SaMemory())
+        return self._with_sa(move.sa_uniqueid, replace(remembered, move=move, round=None))
+
+    def without_move(self, uniqueid: int) -> Memory:
+        """Given an IKE_SA whose ordered move ended and says nothing about its path, return what is known then."""
+        remembered = self.sas.get(uniqueid)
+        if remembered is None or remembered.move is None:
+            return self
+        return self._with_sa(uniqueid, replace(remembered, move=None))
+
     def with_pin(self, uniqueid: int, path: Path | None) -> Memory:
         """Given that the operator put an IKE_SA on a path (None: gives it free), return what is known then."""
         return self._with_sa(uniqueid, replace(self.sas.get(uniqueid, SaMemory()), pinned=path))

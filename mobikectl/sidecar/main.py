@@ -25,10 +25,10 @@ from mobikectl.charon.session import LinkState, Session
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
 from mobikectl.config import OnExit, Role
 from mobikectl.control import serve
-from mobikectl.errors import CharonError, MobikectlError
+from mobikectl.errors import CharonError, MobikectlError, NetlinkError, PrivilegeError, SidecarError
 from mobikectl.netlink import KernelSas, SteeringRoutes, Watcher, xfrm_available
 from mobikectl.netlink.choice import KernelChoice
-from mobikectl.netlink.rules import SteeringRule
+from mobikectl.netlink.rules import RULE_PRIORITY, SteeringRule
 from mobikectl.observe.events import EventLog, Source
 from mobikectl.observe.plain import plain
 from mobikectl.policy.paths import decides_about
@@ -48,9 +48,14 @@ if TYPE_CHECKING:
 
     from mobikectl.charon.sa_events import SaEvent
     from mobikectl.config import Config
-    from mobikectl.model import IkeSa, IpAddress, NetState, Path
+    from mobikectl.model import IkeSa, IpAddress, NetState
+    from mobikectl.switch.executor import MoveOrder
+    from mobikectl.switch.moves import Move
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+
+AGAIN_S = 1.0
+"""What the kernel refused is tried again after so many seconds."""
 
 
 class Sidecar:
@@ -66,6 +71,8 @@ class Sidecar:
         self._sas = Sas(self._tracker)
         self._gateways = GatewayAddresses(self._session)
         self._adopted = False
+        self._unsettled = asyncio.Event()
+        self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raise MobikectlError when it cannot start."""
@@ -126,6 +133,7 @@ class Sidecar:
             stack.push_async_callback(self._session.aclose)
             stack.push_async_callback(self._clean_up)
             await stack.enter_async_context(serve(self, FilePath(config.control.socket)))
+            stack.push_async_callback(self._end_switches)
             yield
 
     def _works(self) -> list[tuple[str, Any]]:
@@ -134,9 +142,17 @@ class Sidecar:
             ("charon", self._tracker.run()),
             ("charon events", self._follow_charon()),
             ("charon status", self._follow_status()),
+            ("settling", self._settle()),
             ("pilot", self._pilot.run()),
             ("watchdog", self._watchdog()),
         ]
+
+    async def _end_switches(self) -> None:
+        """Give up what operators have under way: nobody is left to verify it."""
+        for work in self._switching:
+            work.cancel()
+        if self._switching:
+            await asyncio.wait(self._switching)
 
     async def _clean_up(self) -> None:
         if self.config.move.on_exit is OnExit.KEEP:
@@ -155,23 +171,35 @@ class Sidecar:
         async for change in self._watcher.changes():
             self._pilot.wake()
             report_netlink(change, self.events)
+            if any(rule.priority == RULE_PRIORITY for rule in change.rules_removed):
+                await self._mend_rule()
+
+    async def _mend_rule(self) -> None:
+        """Somebody removed the rule that leads to the steering routes: programs exist that own all rules."""
+        try:
+            await self._rule.ensure()
+        except (NetlinkError, PrivilegeError) as error:
+            self.events.record(Source.ACTION, "rule-failed", f"the ip rule cannot be made again: {error}")
+            return
+        self.events.record(
+            Source.ACTION, "rule-made", "somebody removed the ip rule for steering; made again"
+        )
 
     async def _follow_charon(self) -> None:
         with self._tracker.subscribe() as feed:
             async for event in feed:
-                self._sas.observe(event)
-                await self._take(event)
+                self._sas.catch_up()
+                self._take(event)
                 report_sa(event, self.events)
 
-    async def _take(self, event: SaEvent) -> None:
+    def _take(self, event: SaEvent) -> None:
         match event:
             case SaRekeyed(old_id=old, sa=sa):
                 self._pilot.rekeyed(old, sa.uniqueid)
             case Retransmit() | PeerUnresponsive():
                 self._indicate(event)
             case SaModelResynced() | SaUp() | SaEventsDropped():
-                await self._adopt()
-                await self._gateways.read()
+                self._unsettled.set()
         self._pilot.wake()
 
     def _indicate(self, event: Retransmit | PeerUnresponsive) -> None:
@@ -183,15 +211,31 @@ class Sidecar:
             Indication(sa.uniqueid, IndicationKind.RETRANSMIT, sa.path, time.monotonic(), detail)
         )
 
+    async def _settle(self) -> None:
+        """Do what follows from SAs becoming known. It asks charon and the kernel: the events do not wait for it."""
+        while True:
+            await self._unsettled.wait()
+            self._unsettled.clear()
+            try:
+                await self._adopt()
+            except (NetlinkError, PrivilegeError) as error:
+                self.events.record(Source.ACTION, "adopt-failed", f"earlier steering routes stay: {error}")
+                self._unsettled.set()
+                await asyncio.sleep(AGAIN_S)
+                continue
+            await self._gateways.read()
+            self._pilot.wake()
+
     async def _adopt(self) -> None:
         """Once charon's SAs are known: take over or remove the steering routes of an earlier life."""
         if self._adopted or not self._tracker.in_step:
             return
-        self._adopted = True
         removed = await self._steering.adopt(sa.path for sa in self.all_sas())
         for steer in removed:
             text = f"removed a steering route that an earlier run left behind: {steer.path}"
             self.events.record(Source.ACTION, "leftover-removed", text, data={"path": str(steer.path)})
+        self._adopted = True
+        self._pilot.wake()
 
     async def _follow_status(self) -> None:
         seen = self._session.status
@@ -255,6 +299,8 @@ class Sidecar:
             problems.append(f"charon is {charon.state.value}: {charon.detail}")
         elif not self._tracker.in_step:
             problems.append("the model of the IKE_SAs is not in step with charon")
+        elif not self._adopted:
+            problems.append("the steering routes of an earlier life were not looked at yet")
         return {"ok": not problems, "problems": problems}
 
     def state(self) -> Mapping[str, Any]:
@@ -281,12 +327,26 @@ class Sidecar:
 
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
-        return await switch(request, self._tracker.sas, self._steering, self._executor, self._pin)
+        work = asyncio.create_task(
+            switch(request, self._tracker.sas, self._steering, self._obey, self._pilot.free)
+        )
+        self._switching.add(work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is not None and me.cancelling():
+                raise
+            raise SidecarError(
+                "the sidecar stops; what was under way is undone", hint="ask again when it runs"
+            ) from None
+        finally:
+            self._switching.discard(work)
 
-    def _pin(self, uniqueid: int, path: Path | None) -> None:
-        sa = self._sas.find(uniqueid)
-        if sa is not None and decides_about(sa):
-            self._pilot.pin(sa.uniqueid, path)
+    async def _obey(self, sa: IkeSa, order: MoveOrder) -> Move:
+        if self.config.role is not Role.GATEWAY and decides_about(sa):
+            return await self._pilot.obey(sa, order)
+        return await self._executor.move(order)
 
 
 class _Unless:

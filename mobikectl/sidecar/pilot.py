@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mobikectl.errors import MobikectlError, NetlinkError, PrivilegeError
+from mobikectl.errors import MobikectlError, MoveError, NetlinkError, PrivilegeError
 from mobikectl.model import IkeState
 from mobikectl.observe.events import Source
 from mobikectl.policy.paths import decide
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
     from mobikectl.policy.state import Action, Explanation
     from mobikectl.policy.track import ProbeResult, Track
     from mobikectl.switch.executor import MoveExecutor
+    from mobikectl.switch.moves import Move
     from mobikectl.switch.steering import Choice, Steering
 
 INDICATIONS = 64
 """Indirect indications that are remembered; the policy takes each up once."""
+TEND_S = 1.0
+"""Steering routes are brought in step with a network that changes at most so often: seconds."""
 
 
 class Surroundings(Protocol):
@@ -91,6 +94,9 @@ class Pilot:
         self._indications: tuple[Indication, ...] = ()
         self._routes = PathRoutes(choice, settings)
         self._moving: dict[int, asyncio.Task[None]] = {}
+        self._obeying: dict[asyncio.Task[Move], int] = {}
+        self._tended: tuple[int, int] | None = None
+        self._tend_from = 0.0
         self._probing: dict[Path, asyncio.Task[None]] = {}
         self._complained: dict[IpAddress, str] = {}
         self._dirty = asyncio.Event()
@@ -109,17 +115,51 @@ class Pilot:
         self._indications = (*self._indications[-INDICATIONS + 1 :], indication)
         self.wake()
 
-    def pin(self, uniqueid: int, path: Path | None) -> None:
-        """Given an IKE_SA that the operator put on a path (None: gives free), leave it there while it works."""
-        self._memory = self._memory.with_pin(uniqueid, path)
+    def free(self, uniqueid: int) -> None:
+        """Given an IKE_SA that an operator put somewhere, give it back to the policy."""
+        self._memory = self._memory.with_pin(uniqueid, None)
         self.wake()
+
+    async def obey(self, sa: IkeSa, order: MoveOrder) -> Move:
+        """Given one of our own IKE_SAs and an operator's order, carry that out and leave the SA there while it works.
+
+        Until it has ended, the policy takes the SA as being moved. Raise what `MoveExecutor.move` raises, and
+        MoveError when the policy needed another path meanwhile.
+        """
+        until = time.monotonic() + 2 * order.timeout_s  # for its turn, and for itself
+        ordered = MoveSa(sa.uniqueid, order.path, sa.path, "", order.cause, MoveKind.PREFERENCE, until)
+        self._memory = self._memory.with_move(ordered)
+        task = asyncio.create_task(self._executor.move(order))
+        self._obeying[task] = sa.uniqueid
+        verified = False
+        try:
+            move = await task
+            verified = move.state is MoveState.VERIFIED
+        except asyncio.CancelledError:
+            me = asyncio.current_task()
+            if me is not None and me.cancelling():
+                raise
+            raise MoveError(
+                "the operator's move was given up: the path policy needed another path",
+                hint="`mobikectl paths` shows why",
+            ) from None
+        finally:
+            now_id = self._obeying.pop(task)
+            if now_id not in self._obeying.values():
+                self._memory = self._memory.without_move(now_id)
+            if verified:
+                self._memory = self._memory.with_pin(now_id, order.path)
+            self.wake()
+        return move
 
     def rekeyed(self, old: int, new: int) -> None:
         """Given that an IKE_SA has a new unique id, go on with it under that."""
         self._memory = self._memory.with_rekey(old, new)
-        task = self._moving.pop(old, None)
-        if task is not None:
-            self._moving[new] = task
+        moving = self._moving.pop(old, None)
+        if moving is not None:
+            self._moving[new] = moving
+        for task in [task for task, sa in self._obeying.items() if sa == old]:
+            self._obeying[task] = new
         self.wake()
 
     async def run(self) -> None:
@@ -142,6 +182,7 @@ class Pilot:
         if not self._around.in_step():
             return None  # without charon there is nothing to move; it wakes us when it is back
         self._steering.forget_lost()
+        tend_at = await self._tend()
         sas = tuple(
             sa for sa in self._around.own_sas() if sa.state in {IkeState.ESTABLISHED, IkeState.REKEYING}
         )
@@ -161,8 +202,25 @@ class Pilot:
         self._explanations = decision.explanations
         for action in decision.actions:
             self._perform(action, tasks)
-        await self._hold(sas)
-        return decision.next_deadline
+        await self._hold()
+        return min((at for at in (decision.next_deadline, tend_at) if at is not None), default=None)
+
+    async def _tend(self) -> float | None:
+        """Bring the steering routes in step with a network that changed; return when to do so if not now."""
+        net, now = self._around.net(), time.monotonic()
+        seen = (net.generation, net.route_generation)
+        if seen == self._tended:
+            return None
+        if now < self._tend_from:
+            return self._tend_from
+        self._tended, self._tend_from = seen, now + TEND_S
+        try:
+            await self._executor.tend()
+        except (NetlinkError, PrivilegeError) as error:
+            self._events.record(Source.ACTION, "tend-failed", f"steering routes could not be tended: {error}")
+            self._tended = None
+            return self._tend_from
+        return None
 
     def _perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
         match action:
@@ -179,7 +237,11 @@ class Pilot:
                         "kind": action.kind.value,
                     },
                 )
-                earlier = self._moving.get(action.sa_uniqueid)
+                earlier: list[asyncio.Task[Any]] = [
+                    t for t, sa in self._obeying.items() if sa == action.sa_uniqueid
+                ]
+                if (moving := self._moving.get(action.sa_uniqueid)) is not None:
+                    earlier.append(moving)
                 self._moving[action.sa_uniqueid] = tasks.create_task(self._move(action, earlier))
             case ProbePath():
                 if action.path not in self._probing:
@@ -205,10 +267,11 @@ class Pilot:
                 )
                 tasks.create_task(self._end(action))
 
-    async def _move(self, action: MoveSa, earlier: asyncio.Task[None] | None) -> None:
-        if earlier is not None and not earlier.done():
-            earlier.cancel()
-            await asyncio.wait([earlier])
+    async def _move(self, action: MoveSa, earlier: list[asyncio.Task[Any]]) -> None:
+        for task in earlier:
+            task.cancel()
+        if earlier:
+            await asyncio.wait(earlier)
         order = MoveOrder(
             action.sa_uniqueid,
             action.path,
@@ -227,7 +290,8 @@ class Pilot:
             )
         now_id = self._id_now(asyncio.current_task(), action.sa_uniqueid)
         outcome = MoveOutcome(now_id, outcome.path, outcome.ok, outcome.path_failed, outcome.reason)
-        self._moving.pop(now_id, None)
+        if self._moving.get(now_id) is asyncio.current_task():
+            del self._moving[now_id]
         self._memory = self._memory.with_outcome(outcome, self._settings, time.monotonic())
         self.wake()
 
@@ -276,36 +340,37 @@ class Pilot:
                 f"IKE_SA {action.sa_uniqueid} could not be terminated: {error}",
             )
 
-    async def _hold(self, own: tuple[IkeSa, ...]) -> None:
+    async def _hold(self) -> None:
         """Keep one steering route to each peer address in use, on the path in use; drop the others."""
         moving = {self._memory.sas[key].move for key in self._moving if key in self._memory.sas}
         busy = {address for move in moving if move for address in (move.path.remote, move.origin.remote)}
-        await self._hold_own(own, busy)
-        used = {(sa.path.remote, sa.path.local) for sa in self._around.all_sas()}
-        for steer in self._steering.steers:
-            remote = steer.path.remote
-            if (
-                remote not in busy
-                and not self._executor.busy(remote)
-                and (remote, steer.path.local) not in used
-            ):
-                await self._steering.release(remote)
-
-    async def _hold_own(self, own: tuple[IkeSa, ...], busy: set[IpAddress]) -> None:
-        paths: dict[IpAddress, set[Path]] = {}
-        for sa in own:
-            paths.setdefault(sa.path.remote, set()).add(sa.path)
-        for remote, wanted in paths.items():
-            path = next(iter(wanted))
-            held = self._steering.steer_to(remote)
-            if len(wanted) > 1 or remote in busy or self._executor.busy(remote):
-                continue  # two SAs on two paths to one address: neither is held against the other
-            if self._routes.answers.get(path) is None or (held is not None and held.path == path):
+        for path in {sa.path for sa in self._around.own_sas()}:
+            held = self._steering.steer_to(path.remote)
+            if path.remote in busy or self._routes.answers.get(path) is None:
+                continue
+            if held is not None and held.path == path:
                 continue
             try:
-                await self._steering.point(path)
+                await self._executor.hold(path, lambda path=path: self._only(path))  # type: ignore[misc]
             except (NetlinkError, PrivilegeError) as error:
-                self._complain(remote, f"{path} cannot be held by a route: {error}")
+                self._complain(path.remote, f"{path} cannot be held by a route: {error}")
+        used = {sa.path for sa in self._around.all_sas()}
+        for steer in self._steering.steers:
+            if steer.path.remote in busy or steer.path in used:
+                continue
+            try:
+                await self._executor.let_go(steer.path.remote, lambda path=steer.path: self._unused(path))  # type: ignore[misc]
+            except (NetlinkError, PrivilegeError) as error:
+                self._complain(steer.path.remote, f"the steering route of {steer.path} stays: {error}")
+
+    def _only(self, path: Path) -> bool:
+        """Whether that is where our IKE_SAs to that address are. On two paths, neither is held against the other."""
+        return {sa.path for sa in self._around.own_sas() if sa.path.remote == path.remote} == {path}
+
+    def _unused(self, path: Path) -> bool:
+        """Whether the steering route to that path is still in force and holds nobody."""
+        steer = self._steering.steer_to(path.remote)
+        return steer is not None and all(sa.path != steer.path for sa in self._around.all_sas())
 
     def _complain(self, remote: IpAddress, text: str) -> None:
         if self._complained.get(remote) != text:

@@ -14,7 +14,6 @@ from mobikectl.errors import CharonError, CharonTimeoutError, NetlinkError, NotF
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mobikectl.charon.sa_events import SaEvent
     from mobikectl.charon.session import Session
     from mobikectl.charon.tracker import SaTracker
     from mobikectl.model import IkeSa, IpAddress, Path
@@ -29,14 +28,20 @@ class Sas:
 
     def __init__(self, tracker: SaTracker) -> None:
         self._tracker = tracker
+        self._events = tracker.subscribe()
         self._successors: OrderedDict[int, int] = OrderedDict()
 
-    def observe(self, event: SaEvent) -> None:
-        """Given what happened, remember who succeeded whom."""
-        if isinstance(event, SaRekeyed):
-            self._successors[event.old_id] = event.sa.uniqueid
-            while len(self._successors) > REKEYS:
-                self._successors.popitem(last=False)
+    def catch_up(self) -> None:
+        """Take in who succeeded whom.
+
+        Done at each look-up too: somebody may ask between a rekey and the moment when its event is handled, and
+        the SA must not seem to be gone then.
+        """
+        for event in self._events.take():
+            if isinstance(event, SaRekeyed):
+                self._successors[event.old_id] = event.sa.uniqueid
+        while len(self._successors) > REKEYS:
+            self._successors.popitem(last=False)
 
     def find(self, uniqueid: int) -> IkeSa | None:
         """Given an id that the SA has or had before a rekey, return the SA as it is now, or None."""
@@ -55,6 +60,7 @@ class Sas:
         return True
 
     def _now(self, uniqueid: int) -> int:
+        self.catch_up()
         seen: set[int] = set()
         while uniqueid not in self._tracker.sas and uniqueid in self._successors and uniqueid not in seen:
             seen.add(uniqueid)

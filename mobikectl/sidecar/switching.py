@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from mobikectl.errors import MoveError, NotFoundError
+from mobikectl.errors import MobikectlError, MoveError, NotFoundError
 from mobikectl.model import IpAddress, Path
 from mobikectl.observe.plain import plain
 from mobikectl.switch.executor import MoveOrder
-from mobikectl.switch.moves import MoveState
+from mobikectl.switch.moves import Mechanism, MoveState, plan_move
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from mobikectl.model import IkeSa
-    from mobikectl.switch.executor import MoveExecutor
     from mobikectl.switch.moves import Move
     from mobikectl.switch.steering import Steering
 
 MOST = 10_000
 """IKE_SAs that one request moves at most."""
 SIDE_BY_SIDE = 64
-"""Moves that are under way at one time."""
+"""Peer addresses to which moves are under way at one time."""
 
+KEYS = frozenset({"sa", "peer", "to", "from", "timeout_s", "dry_run"})
+"""What a request may say. A word that is not known could be a misspelt ``dry_run``."""
 
 AUTO = "auto"
 """As ``to``: give the IKE_SAs back to the path policy."""
@@ -34,23 +36,24 @@ async def switch(
     request: Mapping[str, Any],
     sas: Mapping[int, IkeSa],
     steering: Steering,
-    executor: MoveExecutor,
-    pin: Callable[[int, Path | None], None],
+    obey: Callable[[IkeSa, MoveOrder], Awaitable[Move]],
+    free: Callable[[int], None],
 ) -> Mapping[str, Any]:
     """Given ``sa`` or ``peer``, ``to``, optionally ``from``, ``timeout_s`` and ``dry_run``, move what matches.
 
-    An IKE_SA that arrived is pinned there (``pin``): the path policy leaves it alone until that path fails, or
-    until it is switched to `AUTO`. Return ``moves`` (records), or with ``dry_run`` what would be done.
+    ``obey`` carries out one order; the path policy leaves an SA that arrived alone until that path fails, or until
+    it is switched to `AUTO` (``free``). Return ``moves`` (records), or with ``dry_run`` what would be done.
 
-    Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense. Raise NoRouteError: there is
-    no way there.
+    Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense, or its only SA cannot be moved.
+    Raise NoRouteError: a dry run found no way there.
     """
     chosen = select(request, sas)
     if request.get("to") == AUTO:
         for sa in chosen:
-            pin(sa.uniqueid, None)
+            free(sa.uniqueid)
         return {"moves": [], "released": [sa.uniqueid for sa in chosen]}
     target = _address(request, "to")
+    timeout = _seconds(request)
     pairs = [(sa, destination(sa, target)) for sa in chosen]
     if request.get("dry_run"):
         steers = [await steering.resolve(path) for _, path in pairs]
@@ -60,23 +63,65 @@ async def switch(
                 for (sa, _), steer in zip(pairs, steers, strict=True)
             ]
         }
-    timeout = _seconds(request)
+    orders = {
+        sa.uniqueid: MoveOrder(sa.uniqueid, path, "asked for by the operator", timeout_s=timeout)
+        for sa, path in pairs
+    }
+    if len(chosen) == 1:
+        moves = [await obey(chosen[0], orders[chosen[0].uniqueid])]
+    else:
+        moves = await _all_of(chosen, orders, obey)
+    return {"moves": [{**plain(move), "state": move.state.value, "reason": move.reason} for move in moves]}
+
+
+async def _all_of(
+    chosen: list[IkeSa],
+    orders: Mapping[int, MoveOrder],
+    obey: Callable[[IkeSa, MoveOrder], Awaitable[Move]],
+) -> list[Move]:
+    """Carry out many orders: one peer address beside the other, the SAs of one after each other.
+
+    An SA that cannot be moved does not stop the others: its record says why.
+    """
+    done: dict[int, Move] = {}
     places = asyncio.Semaphore(SIDE_BY_SIDE)
 
-    async def one(sa: IkeSa, path: Path) -> Move:
-        order = MoveOrder(sa.uniqueid, path, "asked for by the operator", timeout_s=timeout)
+    async def one_peer(group: list[IkeSa]) -> None:
         async with places:
-            move = await executor.move(order)
-        if move.state is MoveState.VERIFIED:
-            pin(move.sa, path)
-        return move
+            for sa in group:
+                order = orders[sa.uniqueid]
+                try:
+                    done[sa.uniqueid] = await obey(sa, order)
+                except MobikectlError as error:
+                    done[sa.uniqueid] = _refused(sa, order, str(error))
 
-    moves = await asyncio.gather(*(one(sa, path) for sa, path in pairs))
-    return {"moves": [{**plain(move), "state": move.state.value, "reason": move.reason} for move in moves]}
+    peers: dict[IpAddress, list[IkeSa]] = {}
+    for sa in chosen:
+        peers.setdefault(sa.path.remote, []).append(sa)
+    async with asyncio.TaskGroup() as tasks:
+        for group in peers.values():
+            tasks.create_task(one_peer(group))
+    return [done[sa.uniqueid] for sa in chosen]
+
+
+def _refused(sa: IkeSa, order: MoveOrder, why: str) -> Move:
+    now = time.monotonic()
+    planned = plan_move(
+        0,
+        sa=sa.uniqueid,
+        name=sa.name,
+        before=sa.path,
+        after=order.path,
+        mechanism=Mechanism.ROUTE,
+        cause=order.cause,
+        at=now,
+    )
+    return planned.to(MoveState.FAILED, at=now, note=why)
 
 
 def select(request: Mapping[str, Any], sas: Mapping[int, IkeSa]) -> list[IkeSa]:
     """Given a request, return the IKE_SAs that it means. Raise NotFoundError or MoveError."""
+    _check_kinds(request)
     number, peer = request.get("sa"), request.get("peer")
     if (number is None) == (peer is None):
         raise MoveError("which IKE_SA is meant was not said", hint="give either --sa or --peer")
@@ -90,13 +135,37 @@ def select(request: Mapping[str, Any], sas: Mapping[int, IkeSa]) -> list[IkeSa]:
         found = [sa for sa in found if old in {sa.path.local, sa.path.remote}]
     if not found:
         raise NotFoundError(
-            f"no IKE_SA matches {'--sa ' + str(number) if number is not None else '--peer ' + str(peer)}"
+            f"no IKE_SA matches {f'--sa {number}'[:60] if number is not None else f'--peer {_short(peer)}'}"
             + (f" --from {origin}" if origin else ""),
             hint="`mobikectl sas` lists those that there are",
         )
     if len(found) > MOST:
         raise MoveError(f"{len(found)} IKE_SAs match, at most {MOST} are moved at once", hint="choose fewer")
     return sorted(found, key=lambda sa: sa.uniqueid)
+
+
+def _check_kinds(request: Mapping[str, Any]) -> None:
+    """Raise MoveError unless the request has known keys with values of their kinds."""
+    if unknown := sorted(str(key)[:40] for key in request.keys() - KEYS):
+        raise MoveError(
+            f"unknown in a switch request: {', '.join(unknown[:5])}",
+            hint=f"known are {', '.join(sorted(KEYS))}",
+        )
+    for key, kind, expected in (
+        ("sa", int, "a number"),
+        ("peer", str, "a text"),
+        ("dry_run", bool, "a truth value"),
+    ):
+        value = request.get(key)
+        if value is not None and (type(value) is not kind or value == ""):
+            raise MoveError(
+                f"{key}: expected {expected}, got {_short(value)}", hint="`mobikectl sas` lists the IKE_SAs"
+            )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def destination(sa: IkeSa, target: IpAddress) -> Path:
@@ -115,12 +184,15 @@ def _address(request: Mapping[str, Any], key: str) -> IpAddress:
         return ip_address(value if isinstance(value, str) else "")
     except ValueError:
         raise MoveError(
-            f"--{key}: expected an IP address, got {value!r}", hint="give an IPv4 or IPv6 address"
+            f"--{key}: expected an IP address, got {_short(value)}", hint="give an IPv4 or IPv6 address"
         ) from None
 
 
 def _seconds(request: Mapping[str, Any]) -> float:
     value = request.get("timeout_s", 5.0)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 300:
-        raise MoveError(f"--timeout: expected seconds above 0 and up to 300, got {value!r}")
+        raise MoveError(
+            f"--timeout: expected seconds above 0 and up to 300, got {_short(value)}",
+            hint="5 is a good choice",
+        )
     return float(value)

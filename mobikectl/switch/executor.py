@@ -8,18 +8,28 @@ plane were seen on the new path is the move called verified. Until then the old 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from mobikectl.errors import CharonError, MoveError, NetlinkError, NoRouteError, NotFoundError, PrivilegeError
+from mobikectl.errors import (
+    CharonError,
+    CharonTimeoutError,
+    MoveError,
+    NetlinkError,
+    NoRouteError,
+    NotFoundError,
+    PrivilegeError,
+)
 from mobikectl.model import ChildState, IkeState
 from mobikectl.observe.events import Source
 from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
+from mobikectl.switch.turns import Turns
 from mobikectl.switch.verification import ChildCheck, TunnelProbe, judge_data_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from mobikectl.model import IkeSa, IpAddress, Path
     from mobikectl.observe.events import EventLog
@@ -30,6 +40,9 @@ HISTORY = 1000
 
 UNDO_S = 3.0
 """How long the old path is waited for after it was given back."""
+
+COUNTERS_S = 1.0
+"""How much longer than the data plane is watched charon may take to tell its counters."""
 
 SETTLE_S = 0.03
 """charon tells of a new path just before it installs it: asked at once, it would have to do both at one time, and
@@ -60,13 +73,17 @@ class MoveOrder:
     path: Path
     cause: str
     timeout_s: float = 5.0
-    """The move has to be verified within this time."""
+    """The move has to be verified within this time. Moves of that peer that are under way are waited for as long."""
     give_back: bool = True
     """Whether the old path is worth going back to. False when it is known to be gone."""
 
 
 class MoveExecutor:
-    """Carries out one move at a time for each peer address. Owned by the sidecar."""
+    """Carries out one move at a time for each peer address. Owned by the sidecar.
+
+    Whoever changes a steering route does it through here: a route that is put down to hold an SA must not fall into
+    the middle of a move.
+    """
 
     def __init__(
         self,
@@ -84,7 +101,7 @@ class MoveExecutor:
         self._child_check = child_check
         self._tunnel_probe = tunnel_probe
         self._data_plane_s = data_plane_s
-        self._locks: dict[IpAddress, asyncio.Lock] = {}
+        self._turns = Turns()
         self._history: list[Move] = []
         self._number = 0
 
@@ -95,17 +112,16 @@ class MoveExecutor:
 
     def busy(self, remote: IpAddress) -> bool:
         """Given a peer's address, return whether a move to it is under way."""
-        lock = self._locks.get(remote)
-        return lock is not None and lock.locked()
+        return self._turns.taken(remote)
 
     async def move(self, order: MoveOrder) -> Move:
         """Carry out an order and return the record of the move, which has ended: verified, undone or failed.
 
-        Raise NotFoundError: no such SA. Raise MoveError: the SA cannot be moved this way at all.
+        Cancelled, it puts back what was in force before. Raise NotFoundError: no such SA. Raise MoveError: the SA
+        cannot be moved this way at all, or other moves of that peer took all the time.
         """
         sa = self._require(order)
-        lock = self._locks.setdefault(order.path.remote, asyncio.Lock())
-        async with lock:
+        async with self._turns.alone({sa.path.remote, order.path.remote}, order.timeout_s):
             sa = self._require(order)
             self._number += 1
             move = plan_move(
@@ -119,9 +135,38 @@ class MoveExecutor:
                 at=time.monotonic(),
             )
             self._tell(move)
-            move = await self._carry_out(move, order)
-        self._history = [*self._history[-HISTORY + 1 :], move]
-        return move
+            return self._remember(await self._carry_out(move, order))
+
+    async def hold(self, path: Path, still: Callable[[], bool]) -> None:
+        """Given a path that an SA is on, hold it there with a steering route, unless a move is under way.
+
+        ``still`` is asked at the last moment whether that is so. Raise NetlinkError, PrivilegeError.
+        """
+        if not self.busy(path.remote):
+            async with self._turns.alone({path.remote}):
+                if still():
+                    await self._steering.point(path)
+
+    async def let_go(self, remote: IpAddress, still: Callable[[], bool]) -> None:
+        """Given a peer's address, remove its steering route, unless a move is under way.
+
+        ``still`` is asked at the last moment. Raise NetlinkError, PrivilegeError.
+        """
+        if not self.busy(remote):
+            async with self._turns.alone({remote}):
+                if still():
+                    await self._steering.release(remote)
+
+    async def tend(self) -> None:
+        """The network changed: bring every steering route in step with it. Raise NetlinkError, PrivilegeError."""
+        if not self._steering.steers:
+            return
+        found = await self._steering.installed()
+        for steer in self._steering.steers:
+            remote = steer.path.remote
+            if not self.busy(remote):
+                async with self._turns.alone({remote}):
+                    await self._steering.refresh(remote, found)
 
     def _require(self, order: MoveOrder) -> IkeSa:
         sa = self._sas.find(order.sa)
@@ -143,23 +188,56 @@ class MoveExecutor:
 
     async def _carry_out(self, move: Move, order: MoveOrder) -> Move:
         deadline = time.monotonic() + order.timeout_s
+        before = self._steering.steer_to(order.path.remote)
         # charon may take milliseconds to list the SA, in which a dead path loses packets: ask meanwhile.
-        sampling = asyncio.create_task(self._sas.refresh(move.sa))
+        sampling = asyncio.create_task(self._ask(move.sa, deadline))
         try:
-            before = await self._steering.point(order.path)
-        except (NetlinkError, PrivilegeError) as error:
-            await _abandon(sampling)
-            blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
-            return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
-        try:
+            try:
+                await self._steering.point(order.path)
+            except (NetlinkError, PrivilegeError) as error:
+                blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
+                return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
             move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
             return await self._follow_up(move, order, before, sampling, deadline)
         except asyncio.CancelledError:
-            # The sidecar is stopping in the middle of a move: what was in force before is put back.
-            await self._steering.restore(order.path.remote, before)
+            await _to_its_end(self._give_up(move, order, before))
             raise
         finally:
             await _abandon(sampling)
+
+    async def _give_up(self, move: Move, order: MoveOrder, before: Steer | None) -> None:
+        """The move was cancelled, wherever it was: put back what was in force before, and say so."""
+        problem = "given up: the sidecar stops, its caller went away, or another move takes its place"
+        try:
+            await self._put_back(move, order, before)
+        except (NetlinkError, PrivilegeError) as error:
+            problem = f"{problem}; undoing failed: {error}"
+        self._remember(self._step(move, MoveState.FAILED, problem))
+
+    async def _put_back(self, move: Move, order: MoveOrder, before: Steer | None) -> None:
+        """Steer to where the SA was.
+
+        Where no route steered before, releasing is not enough: the kernel's own choice may be the path that just
+        failed, or charon may have to be told.
+        """
+        if before is None and order.give_back and move.before.remote == move.after.remote:
+            try:
+                await self._steering.point(move.before)
+            except NoRouteError:
+                pass  # the old way out is gone: charon finds another
+            else:
+                return
+        await self._steering.restore(move.after.remote, before)
+
+    async def _ask(self, uniqueid: int, deadline: float) -> IkeSa | None:
+        """Ask charon for the SA with its counters, until ``deadline``. Raise CharonError."""
+        try:
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                return await self._sas.refresh(uniqueid)
+        except TimeoutError:
+            raise CharonTimeoutError(
+                "charon did not tell about the IKE_SA in time", hint="it hangs or is overloaded: see its log"
+            ) from None
 
     async def _follow_up(
         self,
@@ -204,7 +282,7 @@ class MoveExecutor:
         await asyncio.sleep(SETTLE_S)
         while True:
             try:
-                sa = await self._sas.refresh(move.sa)
+                sa = await self._ask(move.sa, deadline)
             except CharonError as error:
                 return str(error)
             if sa is None:
@@ -235,7 +313,7 @@ class MoveExecutor:
         baseline: IkeSa | None = None
         while True:
             try:
-                sa = await self._sas.refresh(move.sa)
+                sa = await self._ask(move.sa, deadline + COUNTERS_S)
             except CharonError:
                 return DataPlane.UNKNOWN  # charon's trouble is no proof against the path
             if sa is None:
@@ -251,10 +329,10 @@ class MoveExecutor:
     ) -> Move:
         move = self._step(replace(move, blame=blame), MoveState.UNDOING, problem)
         try:
-            await self._steering.restore(order.path.remote, before)
+            await self._put_back(move, order, before)
         except (NetlinkError, PrivilegeError) as error:
             return self._step(move, MoveState.FAILED, f"{problem}; undoing failed too: {error}")
-        if not order.give_back:
+        if not order.give_back or move.before == move.after:
             return self._step(move, MoveState.FAILED, problem)
 
         def back() -> bool:
@@ -266,6 +344,10 @@ class MoveExecutor:
         if sa is None or sa.path == move.after:
             return self._step(move, MoveState.FAILED, problem)
         return self._step(move, MoveState.UNDONE, f"{problem}; back on {sa.path}")
+
+    def _remember(self, move: Move) -> Move:
+        self._history = [*self._history[-HISTORY + 1 :], move]
+        return move
 
     def _step(self, move: Move, state: MoveState, note: str) -> Move:
         move = move.to(state, at=time.monotonic(), note=note)
@@ -293,6 +375,15 @@ class MoveExecutor:
                 "note": move.reason,
             },
         )
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Have this done although the caller is cancelled, be it twice. What it waits for has deadlines of its own."""
+    task = asyncio.create_task(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
 
 
 async def _abandon(task: asyncio.Task[IkeSa | None]) -> None:

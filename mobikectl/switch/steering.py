@@ -108,14 +108,40 @@ class Steering:
             await self._install(before)
 
     async def release(self, remote: IpAddress) -> bool:
-        """Given a peer's address, remove its steering route; return whether there was one."""
+        """Given a peer's address, remove its steering route; return whether there was one.
+
+        Raise NetlinkError, PrivilegeError: it counts as being in force still.
+        """
+        removed = await self._routes.remove(remote, STEERING_TABLE)
         self._steers.pop(remote, None)
-        return await self._routes.remove(remote, STEERING_TABLE)
+        return removed
 
     async def release_all(self) -> int:
         """Remove every steering route of ours; return how many there were."""
+        removed = await self._routes.flush()
         self._steers.clear()
-        return await self._routes.flush()
+        return removed
+
+    async def refresh(self, remote: IpAddress, found: Iterable[Route]) -> None:
+        """Given a peer's address and the kernel's routes of ours, bring its steering route in step with the network.
+
+        A next hop that changed is followed, as the kernel would; a way out that is gone is not held on to; a route
+        that somebody removed is made again. Raise NetlinkError, PrivilegeError.
+        """
+        steer = self._steers.get(remote)
+        if steer is None:
+            return
+        try:
+            wanted = await self.resolve(steer.path)
+        except NoRouteError:
+            await self.release(remote)
+            return
+        if wanted not in [held for held in map(_steer_of, found) if held is not None]:
+            await self._install(wanted)
+
+    async def installed(self) -> Sequence[Route]:
+        """Return the routes of ours that the kernel has. Raise NetlinkError, PrivilegeError."""
+        return await self._routes.list_own()
 
     def forget_lost(self) -> None:
         """Forget the steering routes that the kernel dropped with their link or their source address."""
@@ -130,17 +156,16 @@ class Steering:
 
         Return the routes that were removed: what a sidecar that was killed left behind.
         """
-        wanted = {path.remote: path for path in in_use}
+        wanted = set(in_use)
         removed: list[Steer] = []
         for route in await self._routes.list_own():
-            remote, hop = route.dst.network_address, route.nexthops[0] if route.nexthops else None
-            path = wanted.get(remote)
-            if path is not None and hop is not None and hop.oif is not None and route.prefsrc == path.local:
-                self._steers[remote] = Steer(path, hop.gateway, hop.oif)
+            steer = _steer_of(route)
+            if steer is not None and route.table == STEERING_TABLE and steer.path in wanted:
+                self._steers[steer.path.remote] = steer
                 continue
-            await self._routes.remove(remote, route.table)
-            if hop is not None and hop.oif is not None and route.prefsrc is not None:
-                removed.append(Steer(Path(route.prefsrc, remote), hop.gateway, hop.oif))
+            await self._routes.remove(route.dst.network_address, route.table)
+            if steer is not None:
+                removed.append(steer)
         return tuple(removed)
 
     async def _install(self, steer: Steer) -> None:
@@ -148,6 +173,14 @@ class Steering:
             steer.path.remote, steer.gateway, steer.oif, steer.path.local, STEERING_TABLE
         )
         self._steers[steer.path.remote] = steer
+
+
+def _steer_of(route: Route) -> Steer | None:
+    """Given a route of ours, return what it steers; None when it is no steering route."""
+    hop = route.nexthops[0] if route.nexthops else None
+    if hop is None or hop.oif is None or route.prefsrc is None:
+        return None
+    return Steer(Path(route.prefsrc, route.dst.network_address), hop.gateway, hop.oif)
 
 
 def link_of(net: NetState, local: IpAddress) -> int | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.errors import CharonTimeoutError, MoveError, NoRouteError, NotFoundError
+from mobikectl.errors import CharonTimeoutError, MoveError, NetlinkError, NoRouteError, NotFoundError
 from mobikectl.model import ChildSa, ChildState, Counters, IkeSa, IkeState, Path
 from mobikectl.observe.events import EventLog
 from mobikectl.switch.executor import MoveExecutor, MoveOrder
@@ -35,6 +35,8 @@ class World(Steering):
         self.no_route = self.follows_not = self.dies = self.hangs = False
         self.children_lost = self.child_elsewhere = False
         self.traffic: Callable[[Path], bool] = lambda _path: True
+        self.slow = 0.0
+        """Seconds that the kernel takes to answer after it has changed a route."""
         self.packets = 100
         self.sent = 100
         self._changed = asyncio.Event()
@@ -44,15 +46,24 @@ class World(Steering):
         self._changed.set()
         self._changed = asyncio.Event()
 
+    @property
+    def steers(self) -> tuple[Steer, ...]:
+        return tuple(Steer(path, None, 1) for path in self.routes.values())
+
+    def steer_to(self, remote: object) -> Steer | None:
+        return Steer(self.routes[remote], None, 1) if remote in self.routes else None
+
     async def point(self, path: Path) -> Steer | None:
         if self.no_route:
             raise NoRouteError("no route", hint="add one")
         before = self.routes.get(path.remote)
         self.routes[path.remote] = path
         asyncio.get_running_loop().call_later(0.01, self._follow, path)
+        await asyncio.sleep(self.slow)
         return Steer(before, None, 1) if before else None
 
     async def restore(self, remote: object, before: Steer | None) -> None:  # type: ignore[override]
+        await asyncio.sleep(self.slow)
         if before is None:
             self.routes.pop(remote, None)
         else:
@@ -127,7 +138,7 @@ async def test_a_charon_that_does_not_follow_gets_its_old_way_back() -> None:
     move = await executor(world).move(order())
     assert move.state is MoveState.UNDONE
     assert "did not move the IKE_SA in time" in move.reason
-    assert world.routes == {}
+    assert world.routes == {GATEWAY: VIA_A}, "the kernel's own choice may be the path that failed"
 
 
 async def test_a_silent_new_path_is_undone_and_the_sa_is_back_where_packets_flow() -> None:
@@ -178,25 +189,119 @@ async def test_an_sa_that_dies_during_the_move_is_reported_as_gone() -> None:
     move = await executor(world).move(order())
     assert move.state is MoveState.FAILED
     assert "went away" in move.reason
-    assert world.routes == {}
+    assert VIA_B not in world.routes.values()
 
 
 async def test_a_charon_that_hangs_gets_its_old_way_back_and_no_path_is_blamed() -> None:
     world = World()
     world.hangs = True
     move = await executor(world).move(order())
-    assert (move.state, move.blame, world.routes) == (MoveState.UNDONE, Blame.HOST, {})
+    assert (move.state, move.blame, world.routes) == (MoveState.UNDONE, Blame.HOST, {GATEWAY: VIA_A})
 
 
-async def test_a_cancelled_move_puts_back_what_was_in_force() -> None:
+@pytest.mark.parametrize("moment", [0.0, 0.01, 0.05])
+async def test_a_cancelled_move_puts_back_what_was_in_force_and_is_remembered(moment: float) -> None:
     world = World()
     world.follows_not = True
-    task = asyncio.create_task(executor(world).move(order()))
-    await asyncio.sleep(0.05)
+    world.slow = 0.02
+    works = executor(world)
+    task = asyncio.create_task(works.move(order()))
+    await asyncio.sleep(moment)
+    await asyncio.sleep(0)
     assert world.routes == {GATEWAY: VIA_B}
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert world.routes == {GATEWAY: VIA_A}
+    assert [(move.state, "given up" in move.reason) for move in works.history] == [(MoveState.FAILED, True)]
+
+
+async def test_a_move_that_is_cancelled_twice_puts_back_what_was_in_force_all_the_same() -> None:
+    world = World()
+    works = executor(world)
+    await works.move(order(VIA_B))
+    world.follows_not = True
+    world.slow = 0.05
+    task = asyncio.create_task(works.move(order(VIA_A)))
+    await asyncio.sleep(0.02)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert world.routes == {GATEWAY: VIA_B}
+    assert not works.busy(GATEWAY)
+
+
+async def test_a_cancelled_move_whose_undoing_fails_is_cancelled_and_says_so() -> None:
+    world = World()
+    works = executor(world)
+    await works.move(order(VIA_B))
+    world.follows_not = True
+
+    async def broken(_remote: object, _before: object) -> None:
+        raise NetlinkError("no answer from the kernel")
+
+    world.restore = broken  # type: ignore[assignment]
+    task = asyncio.create_task(works.move(order(VIA_A)))
+    await asyncio.sleep(0.02)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert "no answer from the kernel" in works.history[-1].reason
+
+
+async def test_a_charon_that_never_answers_does_not_hold_a_move_beyond_its_time() -> None:
+    world = World()
+
+    async def stuck(_uniqueid: int) -> IkeSa | None:
+        await asyncio.sleep(60)
+        return None
+
+    world.refresh = stuck  # type: ignore[method-assign]
+    async with asyncio.timeout(2):
+        move = await executor(world).move(order())
+    assert (move.state, move.blame) == (MoveState.UNDONE, Blame.HOST)
+
+
+async def test_who_waits_too_long_for_the_moves_of_others_is_told_so() -> None:
+    world = World()
+    world.follows_not = True
+    works = executor(world)
+    first = asyncio.create_task(works.move(replace(order(), timeout_s=0.5)))
+    await asyncio.sleep(0)
+    with pytest.raises(MoveError, match="under way"):
+        await works.move(replace(order(VIA_A), timeout_s=0.05))
+    assert (await first).state is MoveState.UNDONE
+    assert not works.busy(GATEWAY)
+
+
+async def test_a_hold_does_not_fall_into_the_middle_of_a_move() -> None:
+    world = World()
+    works = executor(world)
+    moving = asyncio.create_task(works.move(order(VIA_B)))
+    await asyncio.sleep(0.005)
+    await works.hold(VIA_A, lambda: True)
+    await works.let_go(GATEWAY, lambda: True)
+    assert (await moving).state is MoveState.VERIFIED
+    assert world.routes == {GATEWAY: VIA_B}
+
+
+async def test_a_move_that_comes_while_an_sa_is_being_held_waits_for_that() -> None:
+    world = World()
+    world.slow = 0.02
+    works = executor(world)
+    holding = asyncio.create_task(works.hold(VIA_A, lambda: True))
+    await asyncio.sleep(0.005)
+    move = await works.move(order(VIA_B))
+    await holding
+    assert move.state is MoveState.VERIFIED
+    assert world.routes == {GATEWAY: VIA_B}
+
+
+async def test_what_is_no_longer_so_is_not_held() -> None:
+    world = World()
+    await executor(world).hold(VIA_A, lambda: False)
     assert world.routes == {}
 
 
