@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mobikectl.errors import ConfigError
+from mobikectl.model import IpAddress  # noqa: TC001 (the store's codec reads the annotations)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from mobikectl.model import IpAddress
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -1,0 +1,442 @@
+"""The store as the cluster uses it: members, reports, the leader, what operators want, and the journal.
+
+One `Store` on any `mobikectl.cluster.backend.Backend`. Every call ends within the backend's deadline and raises
+StoreUnreachableError (then nobody knows whether a write took effect), StoreDeniedError, or LostRaceError (somebody else
+was first; nothing was written). Below the cluster's prefix:
+
+    state/members/NODE      Member, under the node's lease
+    state/reports/NODE      NodeReport, under the same lease
+    state/leader            Leader, under the candidate's lease; its revision is the fencing token
+    state/intents/NODE      NodeIntent: drain, weight
+    state/cluster           ClusterIntent: pause
+    state/pins/SA           Pin
+    journal/moves/NUMBER    MoveRecord
+    journal/next            the number of the next move
+
+Everything below ``state/`` is read at once, at one revision, so that nobody decides on a mixture of two moments.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, unquote
+
+from mobikectl.cluster.backend import MAX_WRITES, Condition, Entry, Gap, Lease, Write
+from mobikectl.cluster.codec import check_name, from_json, to_json
+from mobikectl.cluster.records import (
+    FINAL,
+    ClusterIntent,
+    Leader,
+    Member,
+    MoveRecord,
+    MoveState,
+    NodeIntent,
+    NodeReport,
+    Pin,
+    Versioned,
+)
+from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreValueError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+
+    from mobikectl.cluster.backend import Backend
+
+T = TypeVar("T")
+
+ROOT = "/mobikectl/"
+MAX_TAIL = 500
+"""Moves of one look into the journal."""
+MAX_MOVES = MAX_WRITES - 1
+"""Moves of one append; a longer plan is appended in parts, so that its first moves begin while it is written."""
+DIGITS = 12
+NOTHING_WANTED = Versioned(ClusterIntent(), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterState:
+    """All that the nodes of a cluster tell each other, at one moment."""
+
+    revision: int
+    leader: Leader | None = None
+    members: Mapping[str, Versioned[Member]] = field(default_factory=dict)
+    reports: Mapping[str, Versioned[NodeReport]] = field(default_factory=dict)
+    intents: Mapping[str, Versioned[NodeIntent]] = field(default_factory=dict)
+    cluster: Versioned[ClusterIntent] = field(default=NOTHING_WANTED)
+    pins: Mapping[str, Versioned[Pin]] = field(default_factory=dict)
+    broken: tuple[StoreValueError, ...] = ()
+    """Values that could not be read. One of them may have said "drain": a decider with any does not plan."""
+
+    def intent(self, node: str) -> Versioned[NodeIntent]:
+        """Given a node, return what operators want of it; version 0 when they never said."""
+        return self.intents.get(node, Versioned(NodeIntent(), 0))
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Something below ``state/`` changed: its kind (members, reports, ...) and name."""
+
+    kind: str
+    name: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The last moves, in their order."""
+
+    revision: int
+    moves: tuple[Versioned[MoveRecord], ...]
+    broken: tuple[StoreValueError, ...] = ()
+
+
+class Store:
+    """What the nodes of one cluster share."""
+
+    def __init__(self, backend: Backend, cluster: str = "default") -> None:
+        self._backend = backend
+        self._prefix = f"{ROOT}{check_name(cluster)}/"
+
+    def _key(self, *parts: str) -> str:
+        return self._prefix + "/".join(parts)
+
+    # Members
+
+    async def grant(self, ttl_s: int) -> Lease:
+        """Given seconds, return a new lease."""
+        return await self._backend.grant(ttl_s)
+
+    async def renew(self, lease: int) -> float:
+        """Given a lease, start its time anew; return its seconds. Raise LeaseLostError: stop acting at once."""
+        return await self._backend.renew(lease)
+
+    async def revoke(self, lease: int) -> None:
+        """Given a lease, end it: all that lives under it vanishes."""
+        await self._backend.revoke(lease)
+
+    async def join(self, member: Member, lease: int, *, replace_other: bool = False) -> int:
+        """Given a node and its lease, make it a member and return the revision.
+
+        Raise LostRaceError: a member of that name is there. ``replace_other`` ends that one's lease first: for a
+        node that knows that the other is its own dead predecessor.
+        """
+        key = self._key("state", "members", check_name(member.name))
+        seen = await self._entry(key)
+        if seen is not None and seen.lease != lease:
+            if not replace_other:
+                raise LostRaceError(
+                    f"a node named {member.name} is in the cluster",
+                    hint="give each node its own name; one that crashed goes when its lease runs out",
+                )
+            await self._backend.revoke(seen.lease)
+            seen = None
+        return await self._write(key, member, seen.revision if seen else 0, lease)
+
+    async def report(self, report: NodeReport, lease: int) -> int:
+        """Given a report and the node's lease, publish it and return the revision. Raise LeaseLostError."""
+        key = self._key("state", "reports", check_name(report.node))
+        return await self._backend.commit([], [Write(key, to_json(report), lease)])
+
+    # Who decides
+
+    async def campaign(self, node: str, instance: str, lease: int) -> Leader:
+        """Given who asks and under which lease, return the leadership. Raise LostRaceError: there is a leader."""
+        key = self._key("state", "leader")
+        token = await self._write(key, Leader(check_name(node), instance), 0, lease)
+        return Leader(node, instance, token)
+
+    async def resign(self, token: int) -> None:
+        """Given a token, end that leadership. Raise LostRaceError: it had ended already."""
+        key = self._key("state", "leader")
+        await self._backend.commit([Condition(key, token)], [Write(key, None)])
+
+    async def leader(self) -> Leader | None:
+        """Return who leads now, with the token."""
+        entry = await self._entry(self._key("state", "leader"))
+        return None if entry is None else _leader(entry)
+
+    async def wait_until_leaderless(self) -> None:
+        """Return as soon as nobody leads. Give it a deadline: it waits while the store is unreachable."""
+        key = self._key("state", "leader")
+        snapshot = await self._backend.read(key)
+        if not any(entry.key == key for entry in snapshot.entries):
+            return
+        async with aclosing(self._backend.watch(key, after=snapshot.revision)) as changes:
+            async for change in changes:
+                if isinstance(change, Gap) or (change.key == key and change.value is None):
+                    return
+
+    async def check_fence(self, token: int) -> None:
+        """Given the token of an action, return when it is the present leader's. Raise FencedError: do not act."""
+        entry = await self._entry(self._key("state", "leader"))
+        if entry is None or entry.revision != token:
+            raise _fenced(token, entry.revision if entry else 0)
+
+    # What is wanted
+
+    async def state(self) -> ClusterState:
+        """Return everything but the journal, at one moment."""
+        prefix = self._key("state", "")
+        snapshot = await self._backend.read(prefix)
+        reader = _Reader(prefix, snapshot.revision)
+        for entry in snapshot.entries:
+            reader.take(entry)
+        return reader.state
+
+    async def set_intent(self, node: str, intent: NodeIntent, *, revision: int) -> int:
+        """Given what is wanted of a node, and the revision that was read, store it. Raise LostRaceError."""
+        return await self._write(self._key("state", "intents", check_name(node)), intent, revision)
+
+    async def set_cluster(self, intent: ClusterIntent, *, revision: int) -> int:
+        """Given what is wanted of the cluster, and the revision that was read, store it. Raise LostRaceError."""
+        return await self._write(self._key("state", "cluster"), intent, revision)
+
+    async def pin(self, pin: Pin, *, revision: int) -> int:
+        """Given a pin, and the revision of the one that was read (0: none), store it. Raise LostRaceError."""
+        return await self._write(self._pin_key(pin.sa), pin, revision)
+
+    async def unpin(self, sa: str, *, revision: int) -> int:
+        """Given a pinned IKE_SA and its pin's revision, remove the pin. Raise LostRaceError."""
+        key = self._pin_key(sa)
+        return await self._backend.commit([Condition(key, revision)], [Write(key, None)])
+
+    def _pin_key(self, sa: str) -> str:
+        return self._key("state", "pins", quote(sa, safe=""))
+
+    async def change_intent(
+        self, node: str, change: Callable[[NodeIntent], NodeIntent], *, tries: int = 10
+    ) -> NodeIntent:
+        """Given how to change what is wanted of a node, do it to whatever is wanted now; return the result.
+
+        Raise LostRaceError: others were first ``tries`` times; StoreValueError: what is there cannot be read.
+        """
+        key = self._key("state", "intents", check_name(node))
+        for left in reversed(range(tries)):
+            entry = await self._entry(key)
+            now = NodeIntent() if entry is None else from_json(key, entry.value, NodeIntent)
+            wanted = change(now)
+            try:
+                await self._write(key, wanted, entry.revision if entry else 0)
+            except LostRaceError:
+                if not left:
+                    raise
+            else:
+                return wanted
+        raise LostRaceError(f"{key}: no try was allowed", hint="tries is at least 1")
+
+    # The journal
+
+    async def append(self, moves: Sequence[MoveRecord], *, token: int) -> tuple[Versioned[MoveRecord], ...]:
+        """Given planned moves (at most `MAX_MOVES`) and the leader's token, append them and return them as stored.
+
+        Raise FencedError: the token is not the present leader's; nothing was appended.
+        """
+        counter = self._key("journal", "next")
+        entry = await self._entry(counter)
+        first = _number(counter, entry.value) if entry else 1
+        stored = tuple(replace(move, number=first + i, token=token) for i, move in enumerate(moves))
+        writes = [Write(self._move_key(move.number), to_json(move)) for move in stored]
+        revision = await self._fenced_commit(
+            token,
+            [Condition(counter, entry.revision if entry else 0)],
+            [*writes, Write(counter, str(first + len(stored)).encode())],
+        )
+        return tuple(Versioned(move, revision) for move in stored)
+
+    async def update(self, before: Versioned[MoveRecord], after: MoveRecord) -> Versioned[MoveRecord]:
+        """Given a move as it was read and as it is now, store it and return it.
+
+        Beginning a move (planned -> requested) needs the token of the present leader, in the same commit; its
+        outcome is recorded whoever leads. Raise FencedError: do not begin; LostRaceError: somebody else changed it.
+        """
+        was, now = before.value.state, after.state
+        if (
+            after.number != before.value.number
+            or before.value.steps != after.steps[: len(before.value.steps)]
+        ):
+            raise ValueError("an update adds steps to the same move")
+        key = self._move_key(after.number)
+        conditions, writes = [Condition(key, before.revision)], [Write(key, to_json(after))]
+        if was is MoveState.PLANNED and now not in {
+            MoveState.PLANNED,
+            MoveState.CANCELLED,
+            MoveState.REFUSED,
+        }:
+            revision = await self._fenced_commit(after.token, conditions, writes)
+        else:
+            revision = await self._backend.commit(conditions, writes)
+        return Versioned(after, revision)
+
+    async def journal(self, last: int = MAX_TAIL) -> Journal:
+        """Given how many, return the last moves."""
+        prefix = self._key("journal", "moves", "")
+        snapshot = await self._backend.read(prefix, last=min(last, MAX_TAIL))
+        moves, broken = [], []
+        for entry in snapshot.entries:
+            try:
+                moves.append(Versioned(_move(entry.key, entry.value), entry.revision))
+            except StoreValueError as error:
+                broken.append(error)
+        return Journal(snapshot.revision, tuple(moves), tuple(broken))
+
+    async def trim(self, keep: int, *, token: int) -> int:
+        """Given how many moves to keep, delete older ones that have ended (some at a time); return how many."""
+        snapshot = await self._backend.read(self._key("journal", "moves", ""))
+        ended: list[Entry] = []
+        for entry in snapshot.entries[: max(len(snapshot.entries) - keep, 0)]:
+            try:
+                done = _move(entry.key, entry.value).state in FINAL
+            except StoreValueError:
+                done = True
+            if done and len(ended) < MAX_MOVES:
+                ended.append(entry)
+        if ended:
+            conditions = [Condition(entry.key, entry.revision) for entry in ended]
+            await self._fenced_commit(token, conditions, [Write(entry.key, None) for entry in ended])
+        return len(ended)
+
+    def _move_key(self, number: int) -> str:
+        return self._key("journal", "moves", f"{number:0{DIGITS}d}")
+
+    # Watches
+
+    async def watch_state(self, *, after: int) -> AsyncGenerator[Changed | Gap, None]:
+        """Given the revision of a `ClusterState`, yield what changed since then, for ever; after a `Gap`, read anew."""
+        prefix = self._key("state", "")
+        async with aclosing(self._backend.watch(prefix, after=after)) as changes:
+            async for change in changes:
+                if isinstance(change, Gap):
+                    yield change
+                else:
+                    kind, _, name = change.key.removeprefix(prefix).partition("/")
+                    yield Changed(kind, unquote(name), change.revision)
+
+    async def follow(
+        self, *, after: int
+    ) -> AsyncGenerator[Versioned[MoveRecord] | StoreValueError | Gap, None]:
+        """Given the revision of a `Journal`, yield each move as it is appended or changed, for ever.
+
+        A value that cannot be read is yielded as its error; after a `Gap`, read anew.
+        """
+        async with aclosing(self._backend.watch(self._key("journal", "moves", ""), after=after)) as changes:
+            async for change in changes:
+                if isinstance(change, Gap):
+                    yield change
+                elif change.value is not None:
+                    try:
+                        move = _move(change.key, change.value)
+                    except StoreValueError as error:
+                        yield error
+                    else:
+                        yield Versioned(move, change.revision)
+
+    async def close(self) -> None:
+        """Give back the backend's connections."""
+        await self._backend.close()
+
+    # Pieces
+
+    async def _entry(self, key: str) -> Entry | None:
+        snapshot = await self._backend.read(key)
+        return next((entry for entry in snapshot.entries if entry.key == key), None)
+
+    async def _write(self, key: str, record: object, revision: int, lease: int = 0) -> int:
+        return await self._backend.commit([Condition(key, revision)], [Write(key, to_json(record), lease)])
+
+    async def _fenced_commit(
+        self, token: int, conditions: Sequence[Condition], writes: Sequence[Write]
+    ) -> int:
+        """Given a token and a commit, do it if that leader still leads. Raise FencedError, or LostRaceError."""
+        fence = Condition(self._key("state", "leader"), token)
+        if token <= 0:
+            raise _fenced(token, 0)
+        try:
+            return await self._backend.commit([fence, *conditions], writes)
+        except LeaseLostError:
+            raise
+        except LostRaceError:
+            await self.check_fence(token)
+            raise
+
+
+class _Reader:
+    """Puts the entries below ``state/`` where they belong."""
+
+    def __init__(self, prefix: str, revision: int) -> None:
+        self._prefix = prefix
+        self._members: dict[str, Versioned[Member]] = {}
+        self._reports: dict[str, Versioned[NodeReport]] = {}
+        self._intents: dict[str, Versioned[NodeIntent]] = {}
+        self._pins: dict[str, Versioned[Pin]] = {}
+        self._broken: list[StoreValueError] = []
+        self._state = ClusterState(
+            revision, members=self._members, reports=self._reports, intents=self._intents, pins=self._pins
+        )
+
+    @property
+    def state(self) -> ClusterState:
+        """What was taken so far."""
+        return replace(self._state, broken=tuple(self._broken))
+
+    def take(self, entry: Entry) -> None:
+        """Given an entry, put its value where it belongs, or say that it is broken."""
+        kind, _, name = entry.key.removeprefix(self._prefix).partition("/")
+        try:
+            self._take(kind, unquote(name), entry)
+        except StoreValueError as error:
+            self._broken.append(error)
+
+    def _take(self, kind: str, name: str, entry: Entry) -> None:
+        if kind == "members":
+            member = from_json(entry.key, entry.value, Member)
+            self._members[_same(entry.key, check_name(member.name), name)] = Versioned(member, entry.revision)
+        elif kind == "reports":
+            report = from_json(entry.key, entry.value, NodeReport)
+            self._reports[_same(entry.key, check_name(report.node), name)] = Versioned(report, entry.revision)
+        elif kind == "intents":
+            intent = from_json(entry.key, entry.value, NodeIntent)
+            self._intents[check_name(name)] = Versioned(intent, entry.revision)
+        elif kind == "pins":
+            pin = from_json(entry.key, entry.value, Pin)
+            self._pins[_same(entry.key, pin.sa, name)] = Versioned(pin, entry.revision)
+        elif (kind, name) == ("leader", ""):
+            self._state = replace(self._state, leader=_leader(entry))
+        elif (kind, name) == ("cluster", ""):
+            cluster = from_json(entry.key, entry.value, ClusterIntent)
+            self._state = replace(self._state, cluster=Versioned(cluster, entry.revision))
+        # Other kinds are those of a newer version: nothing that this one could misunderstand.
+
+
+def _same(key: str, said: str, named: str) -> str:
+    if said != named:
+        raise StoreValueError(f"{key!r} speaks of another: {said!r}", hint="delete the key")
+    return said
+
+
+def _leader(entry: Entry) -> Leader:
+    leader = from_json(entry.key, entry.value, Leader)
+    return Leader(check_name(leader.node), leader.instance, entry.revision)
+
+
+def _move(key: str, value: bytes) -> MoveRecord:
+    move = from_json(key, value, MoveRecord)
+    if key.rpartition("/")[2] != f"{move.number:0{DIGITS}d}":
+        raise StoreValueError(f"{key!r} is another move's place", hint="delete the key")
+    return move
+
+
+def _number(key: str, value: bytes) -> int:
+    if not (value.isdigit() and len(value) <= DIGITS):
+        raise StoreValueError(
+            f"{key} is no number", hint="set it to the number after the journal's last move"
+        )
+    return int(value)
+
+
+def _fenced(token: int, present: int) -> FencedError:
+    return FencedError(
+        f"the token {token} is not the present leader's ({present or 'there is none'})",
+        hint="nothing was done; the present leader plans anew",
+    )
