@@ -67,22 +67,27 @@ struct private_rmobike_control_t {
 /*
  * Described in header
  */
+bool rmobike_is_unicast(host_t *host)
+{
+	chunk_t address = host->get_address(host);
+
+	return !host->is_anyaddr(host) &&
+		   !(address.len == 4 && address.ptr[0] >= 224) &&
+		   !(address.len == 16 && address.ptr[0] == 0xff);
+}
+
+/*
+ * Described in header
+ */
 host_t *rmobike_parse_address(char *str)
 {
 	host_t *host;
-	chunk_t address;
 
 	host = str ? host_create_from_string(str, 0) : NULL;
-	if (host)
+	if (host && !rmobike_is_unicast(host))
 	{
-		address = host->get_address(host);
-		if (host->is_anyaddr(host) ||
-			(address.len == 4 && address.ptr[0] >= 224) ||
-			(address.len == 16 && address.ptr[0] == 0xff))
-		{
-			host->destroy(host);
-			host = NULL;
-		}
+		host->destroy(host);
+		host = NULL;
 	}
 	return host;
 }

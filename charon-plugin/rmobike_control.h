@@ -98,6 +98,11 @@ struct rmobike_control_t {
 };
 
 /**
+ * Check if a host is a unicast address.
+ */
+bool rmobike_is_unicast(host_t *host);
+
+/**
  * Parse an address given by a client: a unicast IP address, no name.
  *
  * @return				host without port, NULL if it is none

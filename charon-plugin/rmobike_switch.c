@@ -553,16 +553,19 @@ CALLBACK(update_addresses, vici_message_t*,
 static host_t *read_target(notify_payload_t *notify)
 {
 	chunk_t data = notify->get_notification_data(notify);
+	host_t *host;
 
-	switch (data.len)
+	if (data.len != 4 && data.len != 16)
 	{
-		case 4:
-			return host_create_from_chunk(AF_INET, data, 0);
-		case 16:
-			return host_create_from_chunk(AF_INET6, data, 0);
-		default:
-			return NULL;
+		return NULL;
 	}
+	host = host_create_from_chunk(data.len == 4 ? AF_INET : AF_INET6, data, 0);
+	if (host && !rmobike_is_unicast(host))
+	{
+		host->destroy(host);
+		host = NULL;
+	}
+	return host;
 }
 
 /**

@@ -36,6 +36,12 @@
 #define EXCLUSIVE_PROBES 2
 
 /**
+ * Probes that go to the wanted and the current path, before all others are
+ * tried too, of which the first that answers would win
+ */
+#define CURRENT_PROBES 2
+
+/**
  * How often an update is started anew on the IKE_SA that replaced its own
  */
 #define MAX_ATTEMPTS 3
@@ -239,31 +245,49 @@ static bool get_path(update_t *update, ike_sa_t *ike_sa, host_t **me,
 }
 
 /**
+ * Send a copy of a packet on a path, whose addresses are adopted
+ */
+static void send_on(packet_t *packet, host_t *me, host_t *other)
+{
+	packet_t *copy;
+
+	copy = packet->clone(packet);
+	copy->set_source(copy, me);
+	copy->set_destination(copy, other);
+	charon->sender->send(charon->sender, copy);
+}
+
+/**
  * Replaces ike_mobike_t.transmit
  */
 static bool transmit(ike_mobike_t *mobike, packet_t *packet)
 {
 	update_t *update = update_of(mobike, FALSE);
+	ike_sa_t *ike_sa = charon->bus->get_sa(charon->bus);
 	host_t *me, *other;
-	packet_t *copy;
 
 	if (!mobike->is_probing(mobike))
 	{
 		return update->transmit(mobike, packet);
 	}
-	if (!get_path(update, charon->bus->get_sa(charon->bus), &me, &other))
+	if (!get_path(update, ike_sa, &me, &other))
 	{
 		return update->transmit(mobike, packet);
 	}
 	DBG1(DBG_IKE, "checking wanted path %#H - %#H", me, other);
-	copy = packet->clone(packet);
-	copy->set_source(copy, me);
-	copy->set_destination(copy, other);
-	charon->sender->send(charon->sender, copy);
-	if (update->probes++ >= EXCLUSIVE_PROBES)
+	send_on(packet, me, other);
+	if (update->probes >= EXCLUSIVE_PROBES + CURRENT_PROBES)
 	{
 		update->transmit(mobike, packet);
 	}
+	else if (update->probes >= EXCLUSIVE_PROBES)
+	{
+		me = ike_sa->get_my_host(ike_sa);
+		other = ike_sa->get_other_host(ike_sa);
+		DBG1(DBG_IKE, "checking current path %#H - %#H", me, other);
+		send_on(packet, me->clone(me), other->clone(other));
+	}
+	update->probes++;
 	return TRUE;
 }
 

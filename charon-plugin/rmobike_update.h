@@ -29,8 +29,9 @@ typedef struct rmobike_update_t rmobike_update_t;
  * MOBIKE updates to a given path, as original initiator.
  *
  * Uses charon's own MOBIKE task, but sends the first path probes to the wanted
- * path only; if they stay unanswered, the following ones go to all known
- * addresses of the peer too.  A dead target so leaves the IKE_SA where it is.
+ * path only; if they stay unanswered, the following ones go to the current path
+ * too, and later to all known addresses of the peer.  A dead target so leaves
+ * the IKE_SA where it is.
  *
  * Raises update-done and update-failed.
  */

@@ -182,13 +182,12 @@ async def test_malformed_notification_data_is_refused_and_the_ike_sa_lives(pair:
     assert await lost(await ping.result()) == 0
 
 
-@pytest.mark.parametrize("data", ["00000000", "ffffffff", "e0000001", "7f000001"])
+@pytest.mark.parametrize("data", ["00000000", "ffffffff", "e0000001", "ff02" + "00" * 13 + "01"])
 async def test_an_address_that_cannot_be_a_gateway_is_refused(pair: Lab, data: str) -> None:
-    await pair.gateway.command(
-        "send-notify", ike_id=await ike_id(pair), token=FIRST, notifies=[f"41042:{data}"]
-    )
     await pair.client.command("set-policy", accept="any")
-    assert (await pair.client.event("switch-refused"))["reason"] in {"malformed", "address-not-allowed"}
+    number = await ike_id(pair)
+    await pair.gateway.command("send-notify", ike_id=number, token=FIRST, notifies=[f"41042:{data}"])
+    assert (await pair.client.event("switch-refused"))["reason"] == "malformed"
 
 
 async def test_too_many_switches_are_refused(lab: Lab) -> None:
