@@ -15,7 +15,7 @@ from mobikectl.lab import netns, render
 from mobikectl.lab.capture import open_in
 from mobikectl.lab.processes import MARK, ProcessId, end_all, identify, marked, send_signal
 from mobikectl.lab.record import NAMESPACE_PREFIX, Record
-from mobikectl.lab.requirements import CHARON
+from mobikectl.lab.requirements import CHARON, WITH_PLUGIN, require_plugin
 from mobikectl.lab.vici import wait_ready
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Lab:
 
         Raise LabError when anything fails; the caller tears down.
         """
+        if any(node.plugin for node in self.topology.nodes.values()):
+            require_plugin()
         adds = "".join(f"netns add {namespace}\n" for namespace in self.record.namespaces.values())
         await run_command("ip", "-batch", "-", stdin=adds)
         await run_command("ip", "-batch", "-", stdin=netns.wires(self.topology, self.record.namespaces))
@@ -67,10 +69,16 @@ class Lab:
         keys = {tunnel.name: secrets.token_hex(24) for tunnel in self.topology.tunnels}
         for name in self.topology.charons:
             self._write_configuration(name, keys)
-            charon = self.start(name, "charon", [str(CHARON)])
+            charon = self.start(name, "charon", self._charon_command(name))
             # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
             os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
         await asyncio.gather(*(self._ready(name) for name in self.topology.charons))
+
+    def _charon_command(self, name: str) -> list[str]:
+        if not self.topology.nodes[name].plugin:
+            return [str(CHARON)]
+        # Its mount points are made in the node's own /run, which goes with the lab.
+        return ["env", "TMPDIR=/run", str(WITH_PLUGIN), str(require_plugin()), str(CHARON)]
 
     async def _setup_node(self, name: str) -> None:
         node = self.topology.nodes[name]
@@ -78,8 +86,8 @@ class Lab:
         self.record.node_dir(name).mkdir(mode=0o700)
         await asyncio.to_thread(open_in, namespace, lambda: _write_sysctls(netns.sysctls(node)))
         await run_command("ip", "-n", namespace, "-batch", "-", stdin=netns.node_setup(self.topology, node))
-        if rules := netns.ruleset(node):
-            await run_command("ip", "netns", "exec", namespace, "nft", "-f", "-", stdin=rules)
+        for dev in node.masquerade:
+            await _masquerade(namespace, dev)
 
     def _write_configuration(self, name: str, keys: Mapping[str, str]) -> None:
         node = self.topology.nodes[name]
@@ -154,6 +162,10 @@ class Lab:
         self.record.add_process(node, what, who)
         return who
 
+    def plugin_socket(self, node: str) -> Path:
+        """Given a node, return the path of its charon's rmobike plugin's socket on this machine."""
+        return self.record.node_dir(node) / "charon.rmobike"
+
     def signal(self, who: ProcessId, number: signal.Signals) -> bool:
         """Send a signal to a process of this lab; return whether it was alive."""
         return send_signal(who, number)
@@ -203,6 +215,19 @@ def tear_down(record: Record) -> None:
             f"cannot remove {', '.join(sorted(left))}", hint=f"mobikectl lab down {record.name} tries again"
         )
     record.remove()
+
+
+async def _masquerade(namespace: str, dev: str) -> None:
+    """Hide behind the device's address what leaves through it.
+
+    By nft where the kernel has nf_tables' families; Debian's user-mode-linux has only iptables' older ones.
+    Raise LabError when neither works.
+    """
+    inside = ("ip", "netns", "exec", namespace)
+    try:
+        await run_command(*inside, "nft", "-f", "-", stdin=netns.ruleset(dev), shown=("nft", "-f", "-"))
+    except LabError:
+        await run_command(*inside, *netns.iptables(dev), shown=netns.iptables(dev))
 
 
 def _write_sysctls(values: Mapping[str, str]) -> None:

@@ -58,18 +58,21 @@ def sysctls(node: Node) -> dict[str, str]:
     return SYSCTLS | (FORWARDING if forwards else {})
 
 
-def ruleset(node: Node) -> str:
-    """Return the nft ruleset of a node that masquerades; empty for any other."""
-    if not node.masquerade:
-        return ""
-    rules = "".join(f'    oifname "{dev}" masquerade\n' for dev in node.masquerade)
+def ruleset(dev: str) -> str:
+    """Given a device, return the nft ruleset that masquerades what leaves through it."""
     return f"""
 table ip nat {{
   chain postrouting {{
     type nat hook postrouting priority 100;
-{rules}  }}
+    oifname "{dev}" masquerade
+  }}
 }}
 """
+
+
+def iptables(dev: str) -> tuple[str, ...]:
+    """Given a device, return the command that masquerades what leaves through it, on kernels without nf_tables."""
+    return ("iptables-legacy", "-w", "-t", "nat", "-A", "POSTROUTING", "-o", dev, "-j", "MASQUERADE")
 
 
 DROP_PREFERENCE = "9"

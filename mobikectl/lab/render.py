@@ -30,6 +30,7 @@ def strongswan_conf(node: Node, *, esp: str, templates: Path = TEMPLATES) -> str
         {
             "node": f"{node.name}, {node.role.value}",
             "esp_plugins": ESP_PLUGINS[esp],
+            "rmobike": " rmobike!" if node.plugin else "",
             "install_routes": "yes" if needed else "no",
             "extra": node.strongswan,
         },

@@ -15,6 +15,10 @@ UML_MODULES = Path("/usr/lib/uml/modules")
 PROGRAMS = {"ip": "iproute2", "nft": "nftables", "mount": "mount", "swanctl": "strongswan-swanctl"}
 """Program -> Debian package."""
 NETLINK_XFRM = 6
+REPOSITORY = Path(__file__).parents[2]
+PLUGIN = REPOSITORY / "build" / "plugin" / "libstrongswan-rmobike.so"
+WITH_PLUGIN = REPOSITORY / "charon-plugin" / "with-plugin"
+"""Runs a charon with a plugin that is not installed, in a mount namespace."""
 
 
 def require_lab() -> None:
@@ -35,6 +39,13 @@ def require_lab() -> None:
         raise LabError(
             "/dev/net/tun is missing", hint="modprobe tun, or give the container --device /dev/net/tun"
         )
+
+
+def require_plugin() -> Path:
+    """Return the rmobike plugin of this tree. Raise LabError when it was not built."""
+    if not PLUGIN.exists():
+        raise LabError(f"the charon plugin is not built: {PLUGIN} is missing", hint="make plugin")
+    return PLUGIN
 
 
 def require_uml() -> Path:

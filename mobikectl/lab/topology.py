@@ -79,6 +79,8 @@ class Node:
     """The sidecar's configuration file in the scenario's folder; empty: charon alone."""
     strongswan: str = ""
     """More strongswan.conf text."""
+    plugin: bool = False
+    """Whether its charon loads the rmobike plugin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class _Reader:
 
     def node(self, name: str, table: Mapping[str, Any]) -> Node:
         what = f"nodes.{name}"
-        self.known(table, {"role", "inside", "routes", "masquerade", "sidecar", "strongswan"}, what)
+        self.known(table, {"role", "inside", "routes", "masquerade", "sidecar", "strongswan", "plugin"}, what)
         if not NODE_NAME.fullmatch(name):
             raise self.fail(f"{what}: a node's name is 1-12 of a-z and 0-9, a letter first")
         try:
@@ -212,7 +214,16 @@ class _Reader:
             masquerade=tuple(str(dev) for dev in table.get("masquerade", [])),
             sidecar=str(table.get("sidecar", "")),
             strongswan=str(table.get("strongswan", "")),
+            plugin=self._plugin(table, role, what),
         )
+
+    def _plugin(self, table: Mapping[str, Any], role: Role, what: str) -> bool:
+        wanted = table.get("plugin", False)
+        if not isinstance(wanted, bool):
+            raise self.fail(f"{what}: plugin is true or false, got {wanted!r}")
+        if wanted and not role.runs_charon:
+            raise self.fail(f"{what}: plugin needs a charon, and a node with role {role.value} has none")
+        return wanted
 
     def _route(self, entry: Mapping[str, Any], what: str) -> StaticRoute:
         self.known(entry, {"dst", "via", "dev", "metric"}, f"{what}.routes")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 MODULES = (
     "esp4 esp6 tun veth xfrm_user gcm authenc echainiv seqiv dummy sch_netem nf_tables nft_masq nft_numgen"
+    " ip_tables iptable_nat xt_MASQUERADE"
 )
 MEMORY = "768M"
 DONE = "MOBIKECTL-GUEST-DONE"

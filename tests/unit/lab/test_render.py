@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -60,3 +61,10 @@ def test_nothing_is_left_to_replace() -> None:
 def test_a_missing_template_is_named(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"strongswan\.conf\.in is missing"):
         render.strongswan_conf(CLIENT, esp="kernel", templates=tmp_path)
+
+
+def test_the_plugin_is_loaded_after_vici_where_it_is_wanted_and_nowhere_else() -> None:
+    assert "vici rmobike! updown" in load_line(
+        render.strongswan_conf(replace(CLIENT, plugin=True), esp="kernel")
+    )
+    assert "rmobike" not in load_line(render.strongswan_conf(CLIENT, esp="kernel"))

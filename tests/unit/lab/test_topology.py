@@ -100,3 +100,15 @@ def test_every_scenario_of_the_package_is_whole(name: str) -> None:
 def test_an_unknown_scenario_is_answered_with_the_known_ones() -> None:
     with pytest.raises(NotFoundError, match="client-link-down"):
         load_scenario("client-lunch")
+
+
+def test_a_node_says_whether_its_charon_loads_the_plugin() -> None:
+    with_plugin = parse_topology(changed("nodes", "client", "plugin", to=True), where="here")
+    assert with_plugin.nodes["client"].plugin
+    assert not with_plugin.nodes["gateway"].plugin
+
+
+@pytest.mark.parametrize(("node", "value"), [("client", "yes"), ("nat", True)])
+def test_a_plugin_is_a_truth_value_of_a_node_with_a_charon(node: str, value: Any) -> None:
+    with pytest.raises(LabError, match="plugin"):
+        parse_topology(changed("nodes", node, "plugin", to=value), where="here")
