@@ -41,7 +41,7 @@ types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
 
-unit: setup plugin ## unit, contract, vector, property, fuzz and real-charon tests
+unit: setup plugin plugin-asan ## unit, contract, vector, property, fuzz and real-charon tests
 	@echo "== tests"
 	$(BIN)/python -m pytest -n 3 --dist loadgroup $(PYTEST_ARGS) tests
 
