@@ -131,10 +131,10 @@ class Pilot:
         self._memory = self._memory.with_move(ordered)
         task = asyncio.create_task(self._executor.move(order))
         self._obeying[task] = sa.uniqueid
-        verified = False
+        arrived: Path | None = None
         try:
             move = await task
-            verified = move.state is MoveState.VERIFIED
+            arrived = move.after if move.state is MoveState.VERIFIED else None
         except asyncio.CancelledError:
             me = asyncio.current_task()
             if me is not None and me.cancelling():
@@ -147,8 +147,8 @@ class Pilot:
             now_id = self._obeying.pop(task)
             if now_id not in self._obeying.values():
                 self._memory = self._memory.without_move(now_id)
-            if verified:
-                self._memory = self._memory.with_pin(now_id, order.path)
+            if arrived is not None:
+                self._memory = self._memory.with_pin(now_id, arrived)
             self.wake()
         return move
 
@@ -282,7 +282,7 @@ class Pilot:
         try:
             move = await self._executor.move(order)
             outcome = MoveOutcome(
-                move.sa, move.after, move.state is MoveState.VERIFIED, move.blame is Blame.PATH, move.reason
+                move.sa, action.path, move.state is MoveState.VERIFIED, move.blame is Blame.PATH, move.reason
             )
         except MobikectlError as error:
             outcome = MoveOutcome(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mobikectl.errors import (
@@ -22,7 +22,7 @@ from mobikectl.errors import (
     NotFoundError,
     PrivilegeError,
 )
-from mobikectl.model import ChildState, IkeState
+from mobikectl.model import ChildState, IkeState, Path
 from mobikectl.observe.events import Source
 from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
 from mobikectl.switch.turns import Turns
@@ -31,7 +31,7 @@ from mobikectl.switch.verification import ChildCheck, TunnelProbe, judge_data_pl
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from mobikectl.model import IkeSa, IpAddress, Path
+    from mobikectl.model import IkeSa, IpAddress
     from mobikectl.observe.events import EventLog
     from mobikectl.switch.steering import Steer, Steering
 
@@ -78,6 +78,18 @@ class MoveOrder:
     """Whether the old path is worth going back to. False when it is known to be gone."""
 
 
+@dataclass(slots=True)
+class _Course:
+    """What one move needs on its way, and needs to be undone."""
+
+    order: MoveOrder
+    deadline: float
+    turns: contextlib.AsyncExitStack
+    """The turns at the peer's addresses that are held until the move ends."""
+    before: dict[IpAddress, Steer | None] = field(default_factory=dict)
+    """By address of the peer: the steering route that this move has replaced (None: there was none)."""
+
+
 class MoveExecutor:
     """Carries out one move at a time for each peer address. Owned by the sidecar.
 
@@ -121,7 +133,9 @@ class MoveExecutor:
         cannot be moved this way at all, or other moves of that peer took all the time.
         """
         sa = self._require(order)
-        async with self._turns.alone({sa.path.remote, order.path.remote}, order.timeout_s):
+        async with contextlib.AsyncExitStack() as turns:
+            remotes = {sa.path.remote, order.path.remote}
+            await turns.enter_async_context(self._turns.alone(remotes, order.timeout_s))
             sa = self._require(order)
             self._number += 1
             move = plan_move(
@@ -135,7 +149,8 @@ class MoveExecutor:
                 at=time.monotonic(),
             )
             self._tell(move)
-            return self._remember(await self._carry_out(move, order))
+            course = _Course(order, time.monotonic() + order.timeout_s, turns)
+            return self._remember(await self._carry_out(move, course))
 
     async def hold(self, path: Path, still: Callable[[], bool]) -> None:
         """Given a path that an SA is on, hold it there with a steering route, unless a move is under way.
@@ -186,48 +201,52 @@ class MoveExecutor:
             )
         return sa
 
-    async def _carry_out(self, move: Move, order: MoveOrder) -> Move:
-        deadline = time.monotonic() + order.timeout_s
-        before = self._steering.steer_to(order.path.remote)
+    async def _carry_out(self, move: Move, course: _Course) -> Move:
         # charon may take milliseconds to list the SA, in which a dead path loses packets: ask meanwhile.
-        sampling = asyncio.create_task(self._ask(move.sa, deadline))
+        sampling = asyncio.create_task(self._ask(move.sa, course.deadline))
         try:
             try:
-                await self._steering.point(order.path)
+                await self._steer(move.after, course)
             except (NetlinkError, PrivilegeError) as error:
                 blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
                 return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
             move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
-            return await self._follow_up(move, order, before, sampling, deadline)
+            return await self._follow_up(move, course, sampling)
         except asyncio.CancelledError:
-            await _to_its_end(self._give_up(move, order, before))
+            await _to_its_end(self._give_up(move, course))
             raise
         finally:
             await _abandon(sampling)
 
-    async def _give_up(self, move: Move, order: MoveOrder, before: Steer | None) -> None:
+    async def _steer(self, path: Path, course: _Course) -> None:
+        """Put a steering route in place, and remember what it replaces. Raise NetlinkError, PrivilegeError."""
+        course.before.setdefault(path.remote, self._steering.steer_to(path.remote))
+        await self._steering.point(path)
+
+    async def _give_up(self, move: Move, course: _Course) -> None:
         """The move was cancelled, wherever it was: put back what was in force before, and say so."""
         problem = "given up: the sidecar stops, its caller went away, or another move takes its place"
         try:
-            await self._put_back(move, order, before)
+            await self._put_back(move, course)
         except (NetlinkError, PrivilegeError) as error:
             problem = f"{problem}; undoing failed: {error}"
         self._remember(self._step(move, MoveState.FAILED, problem))
 
-    async def _put_back(self, move: Move, order: MoveOrder, before: Steer | None) -> None:
+    async def _put_back(self, move: Move, course: _Course) -> None:
         """Steer to where the SA was.
 
         Where no route steered before, releasing is not enough: the kernel's own choice may be the path that just
         failed, or charon may have to be told.
         """
-        if before is None and order.give_back and move.before.remote == move.after.remote:
-            try:
-                await self._steering.point(move.before)
-            except NoRouteError:
-                pass  # the old way out is gone: charon finds another
-            else:
-                return
-        await self._steering.restore(move.after.remote, before)
+        for remote, before in reversed(course.before.items()):
+            if before is None and course.order.give_back and move.before.remote == remote:
+                try:
+                    await self._steering.point(move.before)
+                except NoRouteError:
+                    pass  # the old way out is gone: charon finds another
+                else:
+                    continue
+            await self._steering.restore(remote, before)
 
     async def _ask(self, uniqueid: int, deadline: float) -> IkeSa | None:
         """Ask charon for the SA with its counters, until ``deadline``. Raise CharonError."""
@@ -242,39 +261,64 @@ class MoveExecutor:
     async def _follow_up(
         self,
         move: Move,
-        order: MoveOrder,
-        before: Steer | None,
+        course: _Course,
         sampling: asyncio.Task[IkeSa | None],
-        deadline: float,
     ) -> Move:
         try:
             traffic = await sampling
         except CharonError as error:
-            return await self._undo(move, order, before, str(error), blame=Blame.HOST)
-        problem = "the IKE_SA went away" if traffic is None else await self._await_path(move, deadline)
+            return await self._undo(move, course, str(error), blame=Blame.HOST)
+        problem: str | None = "the IKE_SA went away"
+        if traffic is not None:
+            move, problem = await self._arrive(move, course)
         if problem is None:
             move = self._step(move, MoveState.MOVED, "the IKE_SA is on the new path")
-            problem = await self._await_children(move, deadline)
+            problem = await self._await_children(move, course.deadline)
         if problem is None and traffic is not None:
             data_plane = await self._data_plane(move, traffic)
             move = replace(move, data_plane=data_plane)
             if data_plane is not DataPlane.SILENT:
                 return self._step(move, MoveState.VERIFIED, f"data plane: {data_plane.value}")
             problem = f"no packet came in over the new path within {self._data_plane_s:g} s"
-        return await self._undo(move, order, before, problem or "", blame=Blame.PATH)
+        return await self._undo(move, course, problem or "", blame=Blame.PATH)
 
-    async def _await_path(self, move: Move, deadline: float) -> str | None:
-        """Wait until the IKE_SA is on the new path; return None, or what is wrong."""
+    async def _arrive(self, move: Move, course: _Course) -> tuple[Move, str | None]:
+        """Wait until the IKE_SA is on the new path; return the move, and None or what is wrong.
+
+        charon checks the paths to all addresses of the peer at once and takes the one that answers first (RFC 4555
+        section 3.5). Where the order leaves the peer's address as it is and charon goes to another one, the move
+        goes on to that: what was ordered is where from.
+        """
+
+        ordered = course.order.path
+        stays = ordered.remote == move.before.remote
+
+        def arrived(sa: IkeSa) -> bool:
+            if sa.path == ordered:
+                return True
+            return stays and sa.path.local == ordered.local and sa.path.remote in course.before
 
         def settled() -> bool:
             sa = self._sas.find(move.sa)
-            return sa is None or sa.path == move.after
+            return sa is None or arrived(sa) or (stays and sa.path.remote not in course.before)
 
-        if not await self._sas.wait(settled, max(0.0, deadline - time.monotonic())):
-            return (
-                "charon did not move the IKE_SA in time (the peer did not answer, or prefer_best_path is off)"
-            )
-        return None if self._sas.find(move.sa) is not None else "the IKE_SA went away"
+        while await self._sas.wait(settled, max(0.0, course.deadline - time.monotonic())):
+            sa = self._sas.find(move.sa)
+            if sa is None:
+                return move, "the IKE_SA went away"
+            if arrived(sa):
+                return replace(move, after=sa.path), None
+            move = replace(move, after=Path(ordered.local, sa.path.remote))
+            try:
+                left = max(0.0, course.deadline - time.monotonic())
+                await course.turns.enter_async_context(self._turns.alone({sa.path.remote}, left))
+                await self._steer(move.after, course)
+            except (MoveError, NetlinkError, PrivilegeError) as error:
+                return move, f"charon went to the peer's address {sa.path.remote}: {error}"
+        return (
+            move,
+            "charon did not move the IKE_SA in time (the peer did not answer, or prefer_best_path is off)",
+        )
 
     async def _await_children(self, move: Move, deadline: float) -> str | None:
         """Ask charon and the kernel whether the CHILD_SAs followed; return None, or what is wrong."""
@@ -324,15 +368,13 @@ class MoveExecutor:
                 return verdict
             await asyncio.sleep(min(0.02, self._data_plane_s / 10))
 
-    async def _undo(
-        self, move: Move, order: MoveOrder, before: Steer | None, problem: str, *, blame: Blame
-    ) -> Move:
+    async def _undo(self, move: Move, course: _Course, problem: str, *, blame: Blame) -> Move:
         move = self._step(replace(move, blame=blame), MoveState.UNDOING, problem)
         try:
-            await self._put_back(move, order, before)
+            await self._put_back(move, course)
         except (NetlinkError, PrivilegeError) as error:
             return self._step(move, MoveState.FAILED, f"{problem}; undoing failed too: {error}")
-        if not order.give_back or move.before == move.after:
+        if not course.order.give_back or move.before == move.after:
             return self._step(move, MoveState.FAILED, problem)
 
         def back() -> bool:

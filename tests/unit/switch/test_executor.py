@@ -183,6 +183,36 @@ async def test_an_old_path_that_is_gone_is_not_waited_for() -> None:
     assert move.state is MoveState.FAILED
 
 
+SECOND_ADDRESS = ip_address("198.18.9.2")
+
+
+async def test_an_sa_that_goes_to_another_address_of_the_peer_is_moved_there() -> None:
+    world = World()
+    follow = world._follow
+
+    def stray(path: Path) -> None:
+        astray = world.sa is not None and world.sa.path == VIA_A
+        follow(Path(A, SECOND_ADDRESS) if astray else path)
+
+    world._follow = stray  # type: ignore[method-assign]
+    move = await executor(world).move(order())
+    assert (move.state, move.after) == (MoveState.VERIFIED, Path(B, SECOND_ADDRESS)), move.reason
+    assert world.routes == {GATEWAY: VIA_B, SECOND_ADDRESS: Path(B, SECOND_ADDRESS)}
+
+
+async def test_an_sa_that_went_to_another_address_of_the_peer_and_no_further_is_given_everything_back() -> (
+    None
+):
+    world = World()
+    follow = world._follow
+    world._follow = lambda _path: follow(Path(A, SECOND_ADDRESS))  # type: ignore[method-assign]
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert world.routes == {GATEWAY: VIA_A}
+    assert world.sa is not None
+    assert world.sa.path == Path(A, SECOND_ADDRESS)
+
+
 async def test_an_sa_that_dies_during_the_move_is_reported_as_gone() -> None:
     world = World()
     world.dies = True
