@@ -60,7 +60,7 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
     except CharonError as error:
         return None, [checks.Finding(Level.PROBLEM, "charon", error.message, error.hint)]
     file = daemon.settings_file(_pid_of(path))
-    return known, [*daemon.version(known), *_settings(known, file)]
+    return known, [*daemon.version(known), *daemon.plugins(known), *_settings(known, file)]
 
 
 def _settings(known: Daemon, file: Path) -> Iterator[Finding]:

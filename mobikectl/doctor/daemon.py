@@ -35,6 +35,19 @@ def version(daemon: Daemon) -> Iterator[Finding]:
     )
 
 
+def plugins(daemon: Daemon) -> Iterator[Finding]:
+    """Given a charon, yield which plugins it has, and whether the one for responder-initiated switches is there."""
+    loaded = daemon.stats.plugins
+    yield Finding(Level.GOOD, "plugins", f"{len(loaded)} loaded: {' '.join(loaded)}")
+    if not daemon.has_plugin("rmobike"):
+        yield Finding(
+            Level.NOTE,
+            "rmobike",
+            "not loaded: charon is steered by routes, which peers behind a NAT cannot follow on a gateway",
+            "`make plugin plugin-install`, then restart charon (docs/rmobike.md)",
+        )
+
+
 def settings(found: Mapping[str, str], daemon: Daemon, file: Path) -> Iterator[Finding]:
     """Given strongswan.conf's settings, yield findings about those that decide whether moves work."""
     known = dict(found)

@@ -31,6 +31,12 @@ def test_versions_that_were_never_tried_are_said_to_be(version: str, level: Leve
     assert next(daemon.version(charon(version))).level is level
 
 
+def test_the_plugins_are_named_and_a_missing_rmobike_is_noted() -> None:
+    found = list(daemon.plugins(charon()))
+    assert found[0].text == "1 loaded: kernel-netlink"
+    assert [finding.level for finding in found] == [Level.GOOD, Level.NOTE]
+
+
 def test_good_settings_give_no_complaint() -> None:
     assert set(levels(GOOD, sas=5000).values()) == {Level.GOOD}
 
