@@ -13,7 +13,7 @@ OUT    ?= out
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup venv system lint types unit fuzz lab lab-kernel test bench clean
+.PHONY: help setup need-root venv system lint types unit fuzz lab lab-kernel test bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -30,7 +30,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml | system
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-setup: system venv
+need-root:
+	@((EUID == 0)) || { echo "mobikectl: run this as root: it makes network namespaces and starts charons" >&2; exit 1; }
+
+setup: need-root system venv
 
 lint: venv ## ruff: format and rules
 	@echo "== ruff"
@@ -56,7 +59,7 @@ lab-kernel: setup plugin ## the same scenarios on a real kernel ESP path (user-m
 	@echo "== lab on kernel ESP"
 	$(BIN)/mobikectl lab run --all --esp kernel --tries 3 --out $(OUT)/lab-kernel
 
-test: lint types unit lab lab-kernel ## everything that CI runs
+test: need-root lint types unit lab lab-kernel ## everything that CI runs
 	@echo "== all passed"
 
 bench: setup ## measure, and write the results to $(OUT)/bench
