@@ -23,6 +23,8 @@ class Mechanism(Enum):
     """SWITCH_TO_IP_ADDRESS through the charon plugin (draft-smyslov-ipsecme-ikev2-r-mobike)."""
     ROUTE = "route"
     """A steering route, which stock charon follows; on a responder this is the implicit switch."""
+    REDIRECT = "redirect"
+    """A redirect of the established IKE_SA (RFC 5685 section 5): its client makes a new one at another gateway."""
 
 
 class MoveState(Enum):
