@@ -47,6 +47,11 @@ class Sas:
         """Given an id that the SA has or had before a rekey, return the SA as it is now, or None."""
         return self._tracker.sas.get(self._now(uniqueid))
 
+    def shared(self, remote: IpAddress, uniqueid: int) -> bool:
+        """Given a peer's address and an SA, return whether another SA uses that address too."""
+        mine = self._now(uniqueid)
+        return any(sa.path.remote == remote and sa.uniqueid != mine for sa in self._tracker.sas.values())
+
     async def refresh(self, uniqueid: int) -> IkeSa | None:
         """Ask charon for one SA with its children and counters; None: it is gone. Raise CharonError."""
         return await self._tracker.refresh(self._now(uniqueid))

@@ -55,6 +55,9 @@ class SaView(Protocol):
     def find(self, uniqueid: int) -> IkeSa | None:
         """Given an id that the SA has or had before a rekey, return the SA as it is now, or None."""
 
+    def shared(self, remote: IpAddress, uniqueid: int) -> bool:
+        """Given a peer's address and an SA, return whether another SA uses that address too."""
+
     async def refresh(self, uniqueid: int) -> IkeSa | None:
         """Ask charon for one SA with its children and counters, bring the model in step, return it.
 
@@ -289,7 +292,6 @@ class MoveExecutor:
         section 3.5). Where the order leaves the peer's address as it is and charon goes to another one, the move
         goes on to that: what was ordered is where from.
         """
-
         ordered = course.order.path
         stays = ordered.remote == move.before.remote
 
@@ -308,6 +310,9 @@ class MoveExecutor:
                 return move, "the IKE_SA went away"
             if arrived(sa):
                 return replace(move, after=sa.path), None
+            if self._sas.shared(sa.path.remote, sa.uniqueid):
+                # A route to that address would move the others too, whom nobody asked to move.
+                return move, f"charon went to the peer's address {sa.path.remote}, where other IKE_SAs are"
             move = replace(move, after=Path(ordered.local, sa.path.remote))
             try:
                 left = max(0.0, course.deadline - time.monotonic())

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from mobikectl.errors import MobikectlError, MoveError, NotFoundError
 from mobikectl.model import IkeSa, IkeState, Path
-from mobikectl.sidecar.switching import destination, select
+from mobikectl.sidecar.switching import destination, select, switch
+from mobikectl.switch.moves import Mechanism, Move, MoveState, plan_move
+
+if TYPE_CHECKING:
+    from mobikectl.switch.executor import MoveOrder
+    from mobikectl.switch.steering import Steering
 
 OLD = ip_address("198.18.1.1")
 
@@ -49,7 +55,21 @@ def test_what_matches_nothing_is_said_with_what_was_asked(request_: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "request_", [{}, {"sa": 1, "peer": "x"}, {"sa": 1, "from": "nonsense"}, {"sa": 1, "from": 5}]
+    "request_",
+    [
+        {},
+        {"sa": 1, "peer": "x"},
+        {"sa": 1, "from": "nonsense"},
+        {"sa": 1, "from": 5},
+        {"sa": True},
+        {"sa": 1.0},
+        {"sa": [1]},
+        {"peer": ""},
+        {"peer": ["alice.example"]},
+        {"peer": {}},
+        {"sa": 1, "dry_run": "no"},
+        {"sa": 1, "dryrun": True},
+    ],
 )
 def test_a_request_without_sense_is_refused_with_a_hint(request_: dict[str, Any]) -> None:
     with pytest.raises(MobikectlError) as caught:
@@ -63,3 +83,43 @@ def test_the_destination_keeps_the_peer_and_its_family() -> None:
     )
     with pytest.raises(MoveError, match="two families"):
         destination(SAS[1], ip_address("2001:db8::1"))
+
+
+async def test_an_sa_that_cannot_be_moved_does_not_stop_the_others() -> None:
+    now, most = 0, 0
+
+    async def obey(sa: IkeSa, order: MoveOrder) -> Move:
+        nonlocal now, most
+        if sa.uniqueid == 1:
+            raise NotFoundError("it went away")
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.01)
+        now -= 1
+        move = plan_move(
+            1,
+            sa=sa.uniqueid,
+            name=sa.name,
+            before=sa.path,
+            after=order.path,
+            mechanism=Mechanism.ROUTE,
+            cause="",
+            at=0.0,
+        )
+        return move.to(MoveState.MOVED, at=0.0).to(MoveState.VERIFIED, at=0.0)
+
+    steering = cast("Steering", None)
+    answer = await switch({"peer": "office", "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None)
+    assert [(move["sa"], move["state"]) for move in answer["moves"]] == [
+        (1, "failed"),
+        (2, "verified"),
+        (3, "verified"),
+        (4, "verified"),
+    ]
+    assert "it went away" in answer["moves"][0]["reason"]
+    assert most == 2, "one peer address beside the other, the SAs of one address after each other"
+    with pytest.raises(NotFoundError):
+        await switch({"sa": 1, "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None)
+
+
+OFFICES = {n: sa(n, f"user{n}", remote=f"198.18.9.{n // 4 + 1}") for n in (1, 2, 3, 4)}

@@ -35,6 +35,7 @@ class World(Steering):
         self.no_route = self.follows_not = self.dies = self.hangs = False
         self.children_lost = self.child_elsewhere = False
         self.traffic: Callable[[Path], bool] = lambda _path: True
+        self.used_by_others: set[object] = set()
         self.slow = 0.0
         """Seconds that the kernel takes to answer after it has changed a route."""
         self.packets = 100
@@ -80,6 +81,9 @@ class World(Steering):
 
     def find(self, uniqueid: int) -> IkeSa | None:
         return self.sa if self.sa is not None and uniqueid == 7 else None
+
+    def shared(self, remote: object, uniqueid: int) -> bool:
+        return remote in self.used_by_others
 
     async def refresh(self, uniqueid: int) -> IkeSa | None:
         if self.hangs:
@@ -198,6 +202,17 @@ async def test_an_sa_that_goes_to_another_address_of_the_peer_is_moved_there() -
     move = await executor(world).move(order())
     assert (move.state, move.after) == (MoveState.VERIFIED, Path(B, SECOND_ADDRESS)), move.reason
     assert world.routes == {GATEWAY: VIA_B, SECOND_ADDRESS: Path(B, SECOND_ADDRESS)}
+
+
+async def test_an_address_of_the_peer_that_other_sas_use_is_not_steered_for_one_that_went_there() -> None:
+    world = World()
+    world.used_by_others = {SECOND_ADDRESS}
+    follow = world._follow
+    world._follow = lambda _path: follow(Path(A, SECOND_ADDRESS))  # type: ignore[method-assign]
+    move = await executor(world).move(order())
+    assert move.state is MoveState.UNDONE
+    assert "other IKE_SAs" in move.reason
+    assert SECOND_ADDRESS not in world.routes
 
 
 async def test_an_sa_that_went_to_another_address_of_the_peer_and_no_further_is_given_everything_back() -> (

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
-from mobikectl.errors import NoRouteError
+from mobikectl.errors import NetlinkError, NoRouteError
 from mobikectl.model import (
     ROUTE_PROTOCOL,
     Address,
@@ -38,9 +38,13 @@ class Kernel:
 
     def __init__(self) -> None:
         self.routes: dict[IpAddress, Route] = {}
+        self.hops = {1: HOP_A, 2: HOP_B}
+        self.refuses = False
 
     async def through(self, dst: IpAddress, *, src: IpAddress, oif: int) -> tuple[RouteAnswer, int]:
-        return RouteAnswer(dst, {1: HOP_A, 2: HOP_B}[oif], oif, src), 100
+        if oif not in self.hops:
+            raise NoRouteError("no route")
+        return RouteAnswer(dst, self.hops[oif], oif, src), 100
 
     async def replace(
         self, dst: IpAddress, gateway: IpAddress | None, oif: int, prefsrc: IpAddress | None, table: int
@@ -51,12 +55,16 @@ class Kernel:
         )
 
     async def remove(self, dst: IpAddress, table: int) -> bool:
+        if self.refuses:
+            raise NetlinkError("no answer from the kernel")
         return self.routes.pop(dst, None) is not None
 
     async def list_own(self) -> list[Route]:
         return list(self.routes.values())
 
     async def flush(self) -> int:
+        if self.refuses:
+            raise NetlinkError("no answer from the kernel")
         removed = len(self.routes)
         self.routes.clear()
         return removed
@@ -114,6 +122,45 @@ async def test_a_left_route_that_points_elsewhere_than_its_sa_is_removed(kernel:
     steering = Steering(kernel, kernel, lambda: NET)
     await steering.adopt([VIA_A])
     assert not kernel.routes
+
+
+async def test_a_next_hop_that_changed_is_followed(steering: Steering, kernel: Kernel) -> None:
+    await steering.point(VIA_A)
+    other = ip_address("198.18.1.99")
+    kernel.hops[1] = other
+    await steering.refresh(GATEWAY, await steering.installed())
+    assert kernel.routes[GATEWAY].nexthops[0] == NextHop(other, 1)
+
+
+async def test_a_way_out_that_is_gone_is_not_held_on_to(steering: Steering, kernel: Kernel) -> None:
+    await steering.point(VIA_A)
+    del kernel.hops[1]
+    await steering.refresh(GATEWAY, await steering.installed())
+    assert not kernel.routes
+    assert steering.steers == ()
+
+
+async def test_a_route_that_somebody_removed_is_made_again(steering: Steering, kernel: Kernel) -> None:
+    await steering.point(VIA_A)
+    kernel.routes.clear()
+    await steering.refresh(GATEWAY, await steering.installed())
+    assert kernel.routes[GATEWAY].prefsrc == A
+
+
+async def test_a_route_that_could_not_be_removed_is_still_known(steering: Steering, kernel: Kernel) -> None:
+    await steering.point(VIA_A)
+    kernel.refuses = True
+    for attempt in (steering.release(GATEWAY), steering.release_all()):
+        with pytest.raises(NetlinkError):
+            await attempt
+    assert steering.steer_to(GATEWAY) is not None
+
+
+async def test_a_start_keeps_the_route_of_one_of_two_sas_on_two_paths_to_one_address(kernel: Kernel) -> None:
+    await Steering(kernel, kernel, lambda: NET).point(VIA_A)
+    for in_use in ([VIA_A, VIA_B], [VIA_B, VIA_A]):
+        assert await Steering(kernel, kernel, lambda: NET).adopt(in_use) == ()
+    assert set(kernel.routes) == {GATEWAY}
 
 
 async def test_the_end_removes_every_route_even_unknown_ones(kernel: Kernel) -> None:
