@@ -1,0 +1,1 @@
+"""A tunnel that worked keeps working, whatever mobikectl does, dies of, or is told."""
