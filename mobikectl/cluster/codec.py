@@ -22,7 +22,7 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from mobikectl.cluster.backend import MAX_VALUE
-from mobikectl.cluster.records import MoveRecord, NodeReport
+from mobikectl.cluster.records import Member, MoveRecord, NodeIntent, NodeReport
 from mobikectl.errors import MobikectlError, StoreValueError
 from mobikectl.model import IpAddress
 from mobikectl.policy.cluster import Mechanism
@@ -52,7 +52,11 @@ def check_name(name: str) -> str:
 
 
 def to_json(record: object) -> bytes:
-    """Given a record, return its JSON. Raise StoreValueError: larger than a value may be."""
+    """Given a record, return its JSON. Raise StoreValueError: it says what nobody could use, or too much."""
+    try:
+        _check(record)
+    except ValueError as error:
+        raise StoreValueError(f"{type(record).__name__}: {error}", hint="nothing was written") from error
     octets = json.dumps(_converter.unstructure(record), allow_nan=False, separators=(",", ":")).encode()
     if len(octets) > MAX_VALUE:
         raise StoreValueError(
@@ -111,9 +115,9 @@ def _found(value: object) -> str:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return (isinstance(value, int) and abs(value) < MAX_NUMBER) or math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
 
 
 def _is_text(value: Any) -> bool:
@@ -169,14 +173,23 @@ def _object(kind: Any) -> Callable[[Any, Any], Any]:
 
 def _check(record: object) -> None:
     """Given a record whose types are right, return when its values make sense, too. Raise ValueError."""
-    if isinstance(record, NodeReport) and (
-        min(record.ike_sas, record.half_open, record.child_sas, record.sequence) < 0
-        or min(record.bytes_per_s, record.packets_per_s, record.age_s) < 0
-        or not (0 <= record.cpu <= 1 and 0 <= record.memory <= 1)
-    ):
-        raise ValueError("a number of the report is out of its range")
-    if isinstance(record, MoveRecord) and not (record.steps and record.sas):
-        raise ValueError("a move without steps or IKE_SAs")
+    if isinstance(record, NodeReport):
+        counts = (record.sequence, record.ike_sas, record.half_open, record.child_sas)
+        good = min(*counts, record.bytes_per_s, record.packets_per_s, record.age_s) >= 0
+        _require(good and 0 <= record.cpu <= 1 and 0 <= record.memory <= 1, "a number of the report")
+    elif isinstance(record, Member):
+        _require(0 < record.weight < math.inf and 0 < record.overload_limit <= 1, "weight or overload limit")
+        _require(all(address.bytes_per_s > 0 for address in record.addresses), "an address's capacity")
+    elif isinstance(record, NodeIntent):
+        _require(record.weight is None or 0 < record.weight < math.inf, "the weight")
+        _require(record.rate_per_s is None or record.rate_per_s > 0, "the rate")
+    elif isinstance(record, MoveRecord):
+        _require(bool(record.steps and record.sas), "the number of steps or IKE_SAs")
+
+
+def _require(good: bool, what: str) -> None:
+    if not good:
+        raise ValueError(f"{what} is out of range")
 
 
 def _is_sequence(kind: Any) -> bool:
