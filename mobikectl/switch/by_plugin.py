@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobikectl.charon.rmobike_events import SwitchSuperseded, SwitchTimeout, UpdateFailed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine
 
     from mobikectl.charon.rmobike_link import Answer, PluginLink
     from mobikectl.model import IpAddress, Path
+
+T = TypeVar("T")
+
+ANSWER_S = 0.2
+"""How long before our own deadline the plugin gives up."""
 
 REASONS = {
     "no-answer": "the peer did not answer",
@@ -27,27 +31,40 @@ REASONS = {
 """The plugin's reasons (docs/rmobike.md) in words."""
 
 
-class Request(Protocol):
+class Request:
     """A request to the plugin under way."""
 
-    async def failure(self) -> str:
-        """Wait until the plugin says that the request failed, and return why. Wait for ever if it does not."""
-
-
-class _Answers:
     def __init__(self, queue: asyncio.Queue[Answer]) -> None:
         self._queue = queue
 
     async def failure(self) -> str:
+        """Wait until the plugin says that the request failed, and return why. Wait for ever if it does not."""
         while True:
             reason = reason_of(await self._queue.get())
             if reason is not None:
                 return reason
 
+    async def first(self, arriving: Coroutine[Any, Any, T]) -> T | str:
+        """Given the wait for the IKE_SA's arrival, return what that returns, or why it need not be waited for."""
+        arrival = asyncio.create_task(arriving)
+        failure = asyncio.create_task(self.failure())
+        try:
+            await asyncio.wait({arrival, failure}, return_when=asyncio.FIRST_COMPLETED)
+            return arrival.result() if arrival.done() else failure.result()
+        finally:
+            for task in (arrival, failure):
+                task.cancel()
+            await asyncio.wait({arrival, failure})
+
 
 def reason_of(answer: Answer) -> str | None:
-    """Given an answer of the plugin, return why its request failed; None: it did not, or not yet."""
+    """Given an answer of the plugin, return why its request failed; None: it did not, or not yet.
+
+    An update that charon's own reaction to the same change of a route has overtaken may well arrive.
+    """
     match answer:
+        case UpdateFailed(reason="superseded" | "ike-sa-replaced"):
+            return None
         case SwitchTimeout(reason=code) | UpdateFailed(reason=code):
             return f"{REASONS.get(code, 'the plugin says')} ({code})"
         case SwitchSuperseded():
@@ -65,8 +82,11 @@ async def notified(
     Nothing is changed here until the peer updates. Raise CharonError: the plugin refused or is away.
     """
     with link.asking() as (token, queue):
-        await link.plugin.switch_address(ike_id, address, token=token, timeout_s=max(1, math.ceil(timeout)))
-        yield _Answers(queue)
+        # The plugin knows why nothing happened: its answer is to come before we give up by ourselves.
+        await link.plugin.switch_address(
+            ike_id, address, token=token, timeout_s=max(1, int(timeout - ANSWER_S))
+        )
+        yield Request(queue)
 
 
 @contextlib.asynccontextmanager
@@ -77,4 +97,4 @@ async def updated(link: PluginLink, ike_id: int, path: Path) -> AsyncIterator[Re
     """
     with link.asking() as (token, queue):
         await link.plugin.update_addresses(ike_id, local=path.local, remote=path.remote, token=token)
-        yield _Answers(queue)
+        yield Request(queue)

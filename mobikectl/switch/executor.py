@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mobikectl.errors import (
     CharonError,
+    CharonRefusedError,
     CharonTimeoutError,
     MoveError,
     NetlinkError,
@@ -24,15 +25,19 @@ from mobikectl.errors import (
 )
 from mobikectl.model import ChildState, IkeState, Path
 from mobikectl.observe.events import Source
+from mobikectl.switch.by_plugin import notified, updated
+from mobikectl.switch.mechanism import choose
 from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
 from mobikectl.switch.turns import Turns
 from mobikectl.switch.verification import ChildCheck, TunnelProbe, judge_data_plane
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
+    from mobikectl.charon.rmobike_link import PluginLink
     from mobikectl.model import IkeSa, IpAddress
     from mobikectl.observe.events import EventLog
+    from mobikectl.switch.by_plugin import Request
     from mobikectl.switch.steering import Steer, Steering
 
 HISTORY = 1000
@@ -79,6 +84,9 @@ class MoveOrder:
     """The move has to be verified within this time. Moves of that peer that are under way are waited for as long."""
     give_back: bool = True
     """Whether the old path is worth going back to. False when it is known to be gone."""
+    mechanism: Mechanism | None = None
+    """How it is to be done; None: in the best way that the peer supports. With REDIRECT the local address of
+    ``path`` is the other gateway's."""
 
 
 @dataclass(slots=True)
@@ -91,6 +99,8 @@ class _Course:
     """The turns at the peer's addresses that are held until the move ends."""
     before: dict[IpAddress, Steer | None] = field(default_factory=dict)
     """By address of the peer: the steering route that this move has replaced (None: there was none)."""
+    request: Request | None = None
+    """What the plugin was asked to do."""
 
 
 class MoveExecutor:
@@ -109,8 +119,12 @@ class MoveExecutor:
         child_check: ChildCheck | None = None,
         tunnel_probe: TunnelProbe | None = None,
         data_plane_s: float = 1.0,
+        plugin: PluginLink | None = None,
+        redirect: Callable[[int, IpAddress], Awaitable[None]] | None = None,
     ) -> None:
         self._sas = sas
+        self._plugin = plugin
+        self._redirect = redirect
         self._steering = steering
         self._events = events
         self._child_check = child_check
@@ -140,6 +154,7 @@ class MoveExecutor:
             remotes = {sa.path.remote, order.path.remote}
             await turns.enter_async_context(self._turns.alone(remotes, order.timeout_s))
             sa = self._require(order)
+            mechanism = self.mechanism(sa, order.mechanism)
             self._number += 1
             move = plan_move(
                 self._number,
@@ -147,13 +162,20 @@ class MoveExecutor:
                 name=sa.name,
                 before=sa.path,
                 after=order.path,
-                mechanism=Mechanism.ROUTE,
+                mechanism=mechanism,
                 cause=order.cause,
                 at=time.monotonic(),
             )
             self._tell(move)
             course = _Course(order, time.monotonic() + order.timeout_s, turns)
             return self._remember(await self._carry_out(move, course))
+
+    def mechanism(self, sa: IkeSa, wanted: Mechanism | None = None) -> Mechanism:
+        """Given an IKE_SA and the mechanism asked for (None: the best), return how it would be moved.
+
+        Raise MoveError: it cannot be moved that way, or in no way at all.
+        """
+        return choose(sa, self._plugin.peer(sa.uniqueid) if self._plugin else None, wanted)
 
     async def hold(self, path: Path, still: Callable[[], bool]) -> None:
         """Given a path that an SA is on, hold it there with a steering route, unless a move is under way.
@@ -209,17 +231,57 @@ class MoveExecutor:
         sampling = asyncio.create_task(self._ask(move.sa, course.deadline))
         try:
             try:
-                await self._steer(move.after, course)
-            except (NetlinkError, PrivilegeError) as error:
+                how = await self._request(move, course)
+            except (NetlinkError, PrivilegeError, CharonError) as error:
                 blame = Blame.PATH if isinstance(error, NoRouteError) else Blame.HOST
                 return self._step(replace(move, blame=blame), MoveState.FAILED, str(error))
-            move = self._step(move, MoveState.REQUESTED, "a steering route is in place")
+            move = self._step(move, MoveState.REQUESTED, how)
+            if move.mechanism is Mechanism.REDIRECT:
+                return await self._await_leaving(move, course)
             return await self._follow_up(move, course, sampling)
         except asyncio.CancelledError:
             await _to_its_end(self._give_up(move, course))
             raise
         finally:
             await _abandon(sampling)
+
+    async def _request(self, move: Move, course: _Course) -> str:
+        """Ask charon or the peer for the move; return what was done. Raise NetlinkError, PrivilegeError, CharonError.
+
+        Where it raises nothing was changed.
+        """
+        if move.mechanism is Mechanism.REDIRECT:
+            if self._redirect is None:
+                raise CharonRefusedError("nobody here redirects", hint="ask the running sidecar")
+            await self._redirect(move.sa, move.after.local)
+            return f"charon is to redirect it to {move.after.local}"
+        if move.mechanism is Mechanism.NOTIFY and self._plugin is not None:
+            left = max(0.0, course.deadline - time.monotonic())
+            asking = notified(self._plugin, move.sa, move.after.local, timeout=left)
+            course.request = await course.turns.enter_async_context(asking)
+            return f"the peer is asked to switch to {move.after.local}"
+        await self._steer(move.after, course)
+        if move.mechanism is Mechanism.UPDATE and self._plugin is not None:
+            try:
+                asking = updated(self._plugin, move.sa, move.after)
+                course.request = await course.turns.enter_async_context(asking)
+            except CharonError as error:
+                return f"a steering route is in place; the plugin started no update: {error}"
+            return "a steering route is in place, and the plugin updates the addresses"
+        return "a steering route is in place"
+
+    async def _await_leaving(self, move: Move, course: _Course) -> Move:
+        """A redirected client makes a new IKE_SA at the other gateway, and then deletes the one that it has here."""
+
+        def left() -> bool:
+            sa = self._sas.find(move.sa)
+            return sa is None or sa.state not in {IkeState.ESTABLISHED, IkeState.REKEYING}
+
+        if not await self._sas.wait(left, max(0.0, course.deadline - time.monotonic())):
+            problem = "the peer stays: it follows no redirects, or the other gateway did not take it"
+            return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
+        move = self._step(move, MoveState.MOVED, "the peer has deleted its IKE_SA here")
+        return self._step(move, MoveState.VERIFIED, f"redirected to {move.after.local}")
 
     async def _steer(self, path: Path, course: _Course) -> None:
         """Put a steering route in place, and remember what it replaces. Raise NetlinkError, PrivilegeError."""
@@ -241,8 +303,15 @@ class MoveExecutor:
         Where no route steered before, releasing is not enough: the kernel's own choice may be the path that just
         failed, or charon may have to be told.
         """
+        if move.state is MoveState.UNDOING and move.mechanism is Mechanism.NOTIFY:
+            await self._ask_back(move, course)
         for remote, before in reversed(course.before.items()):
-            if before is None and course.order.give_back and move.before.remote == remote:
+            if (
+                before is None
+                and move.mechanism is not Mechanism.NOTIFY
+                and course.order.give_back
+                and move.before.remote == remote
+            ):
                 try:
                     await self._steering.point(move.before)
                 except NoRouteError:
@@ -250,6 +319,16 @@ class MoveExecutor:
                 else:
                     continue
             await self._steering.restore(remote, before)
+
+    async def _ask_back(self, move: Move, course: _Course) -> None:
+        """Ask the peer to switch back to the address that it was served from before."""
+        if self._plugin is None:
+            return
+        asking = notified(self._plugin, move.sa, move.before.local, timeout=UNDO_S)
+        try:
+            await course.turns.enter_async_context(asking)
+        except CharonError as error:
+            self._note(move, "ask-back-failed", str(error))
 
     async def _ask(self, uniqueid: int, deadline: float) -> IkeSa | None:
         """Ask charon for the SA with its counters, until ``deadline``. Raise CharonError."""
@@ -274,8 +353,13 @@ class MoveExecutor:
         problem: str | None = "the IKE_SA went away"
         if traffic is not None:
             move, problem = await self._arrive(move, course)
+        if problem is not None and move.mechanism is Mechanism.NOTIFY:
+            # Until the peer follows, nothing has changed here.
+            return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
         if problem is None:
             move = self._step(move, MoveState.MOVED, "the IKE_SA is on the new path")
+            if move.mechanism is Mechanism.NOTIFY:
+                await self._keep(move, course)
             problem = await self._await_children(move, course.deadline)
         if problem is None and traffic is not None:
             data_plane = await self._data_plane(move, traffic)
@@ -286,6 +370,44 @@ class MoveExecutor:
         return await self._undo(move, course, problem or "", blame=Blame.PATH)
 
     async def _arrive(self, move: Move, course: _Course) -> tuple[Move, str | None]:
+        """Wait until the IKE_SA is on the new path, or will not be; return the move, and None or what is wrong."""
+        by_notify = move.mechanism is Mechanism.NOTIFY
+        arriving = self._await_switch(move, course) if by_notify else self._await_path(move, course)
+        if course.request is None:
+            return await arriving
+        outcome = await course.request.first(arriving)
+        if not isinstance(outcome, str):
+            return outcome
+        sa = self._sas.find(move.sa)
+        if sa is not None and sa.path.local == move.after.local:
+            return await (self._await_switch(move, course) if by_notify else self._await_path(move, course))
+        return move, outcome
+
+    async def _await_switch(self, move: Move, course: _Course) -> tuple[Move, str | None]:
+        """Wait until the peer has switched. Which of its own addresses it uses then is its own matter."""
+
+        def switched() -> bool:
+            sa = self._sas.find(move.sa)
+            return sa is None or sa.path.local == move.after.local
+
+        if not await self._sas.wait(switched, max(0.0, course.deadline - time.monotonic())):
+            return move, "the peer did not switch in time"
+        sa = self._sas.find(move.sa)
+        return (replace(move, after=sa.path), None) if sa is not None else (move, "the IKE_SA went away")
+
+    async def _keep(self, move: Move, course: _Course) -> None:
+        """The peer has switched: keep charon, which follows the kernel's preference, from asking it back.
+
+        A route steers every IKE_SA of that peer address: with others there it is left as it is.
+        """
+        if self._sas.shared(move.after.remote, move.sa):
+            return
+        try:
+            await self._steer(move.after, course)
+        except (NetlinkError, PrivilegeError) as error:
+            self._note(move, "hold-failed", str(error))
+
+    async def _await_path(self, move: Move, course: _Course) -> tuple[Move, str | None]:
         """Wait until the IKE_SA is on the new path; return the move, and None or what is wrong.
 
         charon checks the paths to all addresses of the peer at once and takes the one that answers first (RFC 4555
@@ -400,6 +522,14 @@ class MoveExecutor:
         move = move.to(state, at=time.monotonic(), note=note)
         self._tell(move)
         return move
+
+    def _note(self, move: Move, name: str, text: str) -> None:
+        self._events.record(
+            Source.ACTION,
+            name,
+            f"{move.name}[{move.sa}] {move.before} => {move.after}: {text}",
+            data={"move": move.number},
+        )
 
     def _tell(self, move: Move) -> None:
         state = move.state.value
