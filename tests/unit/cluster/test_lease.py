@@ -76,19 +76,33 @@ async def test_an_answer_that_comes_after_the_time_is_over_does_not_bring_it_bac
         await asyncio.wait_for(held.keep(Slow()), DEADLINE_S)  # type: ignore[arg-type]
 
 
+async def test_a_renewal_counts_from_before_it_was_sent_however_long_its_answer_took() -> None:
+    clock = Clock()
+    renewed = asyncio.Event()
+
+    class Slow:
+        async def renew(self, lease: int) -> float:
+            clock.now += 3.0
+            renewed.set()
+            return 10.0
+
+    held = HeldLease(1, 10.0, clock.now - 3.4, clock=clock)
+    sent_at = clock.now
+    keeping = asyncio.create_task(held.keep(Slow()))  # type: ignore[arg-type]
+    await asyncio.wait_for(renewed.wait(), DEADLINE_S)
+    await asyncio.sleep(0)
+    assert held.ends_at == sent_at + 8.0
+    keeping.cancel()
+
+
 async def test_a_store_that_is_away_for_a_moment_does_not_end_the_lease() -> None:
-    answers: list[StoreUnreachableError | float] = [
-        StoreUnreachableError("away"),
-        StoreUnreachableError("away"),
-        0.2,
-    ]
+    away = [StoreUnreachableError("away"), StoreUnreachableError("away")]
     renewed = asyncio.Event()
 
     class Flaky:
         async def renew(self, lease: int) -> float:
-            answer = answers.pop(0) if answers else 60.0
-            if isinstance(answer, StoreUnreachableError):
-                raise answer
+            if away:
+                raise away.pop()
             renewed.set()
             return 60.0
 
