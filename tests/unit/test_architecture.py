@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "doctor": GROUND | {"policy", "config"} | ADAPTERS,
     "config": GROUND | {"policy"} | ADAPTERS,
     "switch": GROUND | {"wire", "protocol", "policy", "observe"} | ADAPTERS,
+    "bridge": GROUND | {"wire", "protocol", "charon", "observe"},
     "sim": GROUND | {"policy", "observe"},
     "sidecar": GROUND | {"wire", "protocol", "policy", "observe", "config", "switch", "control"} | ADAPTERS,
     "control": GROUND | {"observe"},
