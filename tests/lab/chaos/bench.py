@@ -15,7 +15,7 @@ from mobikectl.control.client import ControlClient
 from mobikectl.errors import SidecarError
 from mobikectl.lab import measure, vici
 from mobikectl.lab.capture import Capture, Pinger
-from mobikectl.lab.instance import Lab
+from mobikectl.lab.instance import Lab, run_command
 from mobikectl.lab.processes import identify
 from mobikectl.lab.requirements import CHARON
 from mobikectl.lab.shell import IpShell
@@ -128,8 +128,17 @@ def told(move: dict[str, Any]) -> str:
     return str(move["state"]) if move["state"] == "verified" else f"{move['state']}: {move.get('reason')}"
 
 
-class _OwnIdentities(Lab):
-    """A lab whose second tunnel is of another user on the same client: charon tells them by their identities."""
+class _QuietLab(Lab):
+    """A lab without IPv6, whose second tunnel is of another user on the same client.
+
+    Link-local addresses come seconds after their links and make charon roam: not the chaos that is meant here.
+    charon tells two users by their identities.
+    """
+
+    async def _setup_node(self, name: str) -> None:
+        await super()._setup_node(name)
+        quiet = "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6"
+        await run_command("ip", "netns", "exec", self.namespace(name), "sh", "-c", quiet)
 
     def _write_configuration(self, name: str, keys: Mapping[str, str]) -> None:
         super()._write_configuration(name, keys)
@@ -152,7 +161,7 @@ class Bench:
         nodes = TOPOLOGY["nodes"]
         nodes = nodes | {"client": nodes["client"] | {"strongswan": strongswan}}
         data = TOPOLOGY | {"nodes": nodes, "tunnels": dict(tunnels)}
-        self.lab = _OwnIdentities.new(name, "chaos", parse_topology(data, where="chaos"), esp="userland")
+        self.lab = _QuietLab.new(name, "chaos", parse_topology(data, where="chaos"), esp="userland")
         self.pingers: dict[str, Pinger] = {}
         self._keep = keep
         self._stack = contextlib.ExitStack()
@@ -161,9 +170,6 @@ class Bench:
     async def up(self) -> None:
         """Build everything, bring the tunnels up and let pings flow through them."""
         await self.lab.up()
-        for node in self.lab.topology.nodes:
-            # Link-local addresses come seconds after their links and make charon roam: not the chaos meant here.
-            await self.lab.run_in(node, "sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6")
         for tunnel in self.lab.topology.tunnels:
             await asyncio.to_thread(vici.initiate, self.lab.vici_socket(tunnel.client), tunnel.name)
         self.capture = self._stack.enter_context(
@@ -228,13 +234,14 @@ class Bench:
         """The path that the client's charon uses."""
         return measure.path_of(self.sas(), tunnel)
 
-    async def on(self, path: str, tunnel: str = "office") -> None:
-        """Wait until the client's charon uses a path."""
+    async def all_from(self, local: str) -> None:
+        """Wait until all tunnels leave from an address. To which of the gateway's is charon's choice."""
 
         async def there() -> bool:
-            return await asyncio.to_thread(self.path, tunnel) == path
+            paths = await asyncio.gather(*(asyncio.to_thread(self.path, tunnel) for tunnel in self.pingers))
+            return all(path.startswith(f"{local} ") for path in paths)
 
-        await until(there, what=f"{tunnel} on {path}")
+        await until(there, what=f"all tunnels from {local}")
 
     def ike_sa_inits(self) -> float:
         """How many IKE_SA_INIT messages there were since the tunnels came up."""

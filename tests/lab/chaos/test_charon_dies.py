@@ -12,7 +12,7 @@ from mobikectl.errors import MobikectlError
 from mobikectl.lab import vici
 from mobikectl.lab.requirements import CHARON
 
-from .bench import SECOND, WAN1, WAN2, Bench, told, until
+from .bench import WAN1, WAN2, Bench, told, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -86,7 +86,7 @@ async def test_the_sas_of_a_charon_that_died_are_forgotten_and_those_of_the_next
     await until(held, what="the new SA is held on its path")
     bench.established = bench.keys()
     await bench.ip("client", "link set wan1 down")
-    await bench.on(SECOND)
+    await bench.all_from(WAN2)
     await bench.flows()
     assert bench.keys() == bench.established
     await bench.leaves_nothing()

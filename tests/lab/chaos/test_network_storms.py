@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from .bench import FIRST, GW, OFFICE, QUICK, SECOND, SECOND_TUNNEL, WAN1, WAN2, Bench, told, until
+from .bench import FIRST, GW, OFFICE, SECOND, SECOND_TUNNEL, WAN1, WAN2, Bench, told, until
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -117,7 +117,7 @@ async def test_the_next_hop_that_changes_under_a_held_path_is_followed(bench: Be
 async def test_a_default_route_that_goes_takes_the_hold_with_it(bench: Bench) -> None:
     await bench.start()
     await bench.ip("client", "route del default via 198.18.1.254 dev wan1 metric 100")
-    await bench.on(SECOND)
+    await bench.all_from(WAN2)
     await bench.lives()
     await bench.leaves_nothing()
 
@@ -246,14 +246,13 @@ async def test_two_sas_to_one_gateway_address_move_together_and_rest(
     bench = await make_bench(tunnels=TWO)
     await bench.start()
     assert told(await bench.switch(WAN2, peer="office")) == "verified"
-    await bench.on(SECOND, "lab")
+    await bench.all_from(WAN2)
     await bench.lives()
     moves = len((await bench.state())["moves"])
     await asyncio.sleep(1.5)  # several hold-downs: who fights about the one route would have moved again
     assert len((await bench.state())["moves"]) == moves
     await bench.ip("client", "link set wan2 down")
-    await bench.on(FIRST, "office")
-    await bench.on(FIRST, "lab")
+    await bench.all_from(WAN1)
     await bench.lives()
     await bench.leaves_nothing()
 
@@ -262,13 +261,13 @@ async def test_two_sas_to_two_gateway_addresses_are_moved_one_by_one(
     make_bench: Callable[..., Awaitable[Bench]],
 ) -> None:
     bench = await make_bench(tunnels=APART)
-    await bench.start(QUICK)
+    await bench.start()
     move = await bench.switch(WAN2, peer="lab")
     # charon asks all addresses of the gateway and may take that of the other SA: then the move is undone.
     assert told(move) == "verified" or "other IKE_SAs" in move["reason"], told(move)
     assert bench.path("office") == FIRST, "nobody asked for this one to be moved"
     await bench.lives()
     await bench.ip("client", "link set wan1 down")
-    await bench.on(SECOND, "office")
+    await bench.all_from(WAN2)
     await bench.lives()
     await bench.leaves_nothing()
