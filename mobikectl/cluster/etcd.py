@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from mobikectl.cluster.backend import Condition, Write
-    from mobikectl.cluster.etcd_channel import EtcdSettings
+    from mobikectl.cluster.settings import EtcdSettings
 
 Metadata = tuple[tuple[str, str], ...]
 

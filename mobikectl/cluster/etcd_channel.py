@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
@@ -28,6 +26,8 @@ from mobikectl.errors import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from mobikectl.cluster.settings import EtcdSettings
 
 T = TypeVar("T")
 
@@ -58,55 +58,6 @@ UNREACHABLE = {
 }
 STALE_TOKEN = ("invalid auth token", "revision of auth store is old")
 """What etcd says of a token that it forgot (it keeps them in memory) or that is older than a change of users."""
-
-
-@dataclass(frozen=True, slots=True)
-class EtcdSettings:
-    """Where etcd is and who we are to it."""
-
-    endpoints: tuple[str, ...] = ("127.0.0.1:2379",)
-    """host:port of each member."""
-    timeout_s: float = 3.0
-    """Every call ends within this time, whatever number of endpoints was tried."""
-    tls: bool = False
-    ca: Path | None = None
-    """Certificates (PEM) that sign etcd's; None: the system's."""
-    certificate: Path | None = None
-    key: Path | None = None
-    """Our own certificate and key (PEM), where etcd asks for one."""
-    user: str = ""
-    password_file: Path | None = None
-    """A file whose first line is the password."""
-
-    def __post_init__(self) -> None:
-        if not self.endpoints or not 0 < self.timeout_s <= 60:
-            raise ConfigError("etcd: an endpoint and a timeout_s up to 60 are needed", hint="127.0.0.1:2379")
-        for endpoint in self.endpoints:
-            host, _, port = endpoint.rpartition(":")
-            if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host:
-                raise ConfigError(
-                    f"etcd: {endpoint!r} is not host:port", hint="without https://; set tls = true for TLS"
-                )
-        if not self.tls and (self.ca or self.certificate or self.key):
-            raise ConfigError("etcd: certificates are named but TLS is off", hint="set tls = true")
-        if (self.certificate is None) != (self.key is None):
-            raise ConfigError(
-                "etcd: a certificate needs its key, and a key its certificate", hint="name both"
-            )
-        if bool(self.user) != (self.password_file is not None):
-            raise ConfigError("etcd: a user needs a password_file, and that a user", hint="set both")
-        if self.user and not self.tls and not all(_is_loopback(endpoint) for endpoint in self.endpoints):
-            raise ConfigError(
-                "etcd: the password would cross the network in the clear", hint="set tls = true"
-            )
-
-
-def _is_loopback(endpoint: str) -> bool:
-    host = endpoint.rpartition(":")[0].strip("[]")
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _file(path: Path, limit: int = 1 << 20) -> bytes:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from mobikectl.cluster.backend import Backoff
 from mobikectl.cluster.lease import hold
-from mobikectl.errors import ConfigError, LostRaceError, StoreError
+from mobikectl.cluster.settings import LeaseSettings
+from mobikectl.errors import LostRaceError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
     from mobikectl.cluster.store import Store
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LeaseSettings:
-    """How long a node or a leader is taken to be there without a sign of life."""
-
-    ttl_s: int = 10
-    """A dead one is replaced after this time; an etcd that is away for less goes unnoticed."""
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.ttl_s <= 300:
-            raise ConfigError(f"ttl_s {self.ttl_s} must be in 2..300", hint="10 s suits most clusters")
 
 
 @dataclass(frozen=True, slots=True)

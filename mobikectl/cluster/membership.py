@@ -11,8 +11,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.backend import Backoff
-from mobikectl.cluster.leader import LeaseSettings
 from mobikectl.cluster.lease import hold
+from mobikectl.cluster.settings import LeaseSettings
 from mobikectl.errors import StoreError
 
 if TYPE_CHECKING:

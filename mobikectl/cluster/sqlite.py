@@ -15,7 +15,6 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from mobikectl.cluster.backend import Condition, Write
+    from mobikectl.cluster.settings import SqliteSettings
 
 T = TypeVar("T")
 
@@ -64,29 +64,6 @@ CREATE INDEX IF NOT EXISTS changes_revision ON changes (revision);
 """
 READ = "SELECT key, value, revision, lease FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 READ_LAST = READ.replace("ORDER BY key", "ORDER BY key DESC")
-
-
-@dataclass(frozen=True, slots=True)
-class SqliteSettings:
-    """Where the file is and how it is used."""
-
-    path: Path = Path("/var/lib/mobikectl/cluster.db")
-    timeout_s: float = 3.0
-    """Every call ends within this time."""
-    poll_min_s: float = 0.02
-    poll_max_s: float = 0.25
-    """How often a watch looks for changes: often right after one, seldom when nothing happens."""
-    history: int = 10_000
-    """Changes kept for watches that fell behind."""
-
-    def __post_init__(self) -> None:
-        if not (
-            0 < self.timeout_s <= 60 and 0 < self.poll_min_s <= self.poll_max_s <= 10 and self.history > 0
-        ):
-            raise ConfigError(
-                "the sqlite store's times or history are out of range",
-                hint="timeout_s up to 60, poll_min_s <= poll_max_s up to 10, history above 0",
-            )
 
 
 class SqliteBackend:

@@ -19,7 +19,7 @@ Everything below ``state/`` is read at once, at one revision, so that nobody dec
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, unquote
 
@@ -37,10 +37,19 @@ from mobikectl.cluster.records import (
     Pin,
     Versioned,
 )
+from mobikectl.cluster.state import (
+    Changed,
+    ClusterState,
+    Journal,
+    StateReader,
+    leader_of,
+    move_of,
+    place,
+)
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreValueError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from mobikectl.cluster.backend import Backend
 
@@ -51,45 +60,6 @@ MAX_TAIL = 500
 """Moves of one look into the journal."""
 MAX_MOVES = MAX_WRITES - 1
 """Moves of one append; a longer plan is appended in parts, so that its first moves begin while it is written."""
-DIGITS = 12
-NOTHING_WANTED = Versioned(ClusterIntent(), 0)
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterState:
-    """All that the nodes of a cluster tell each other, at one moment."""
-
-    revision: int
-    leader: Leader | None = None
-    members: Mapping[str, Versioned[Member]] = field(default_factory=dict)
-    reports: Mapping[str, Versioned[NodeReport]] = field(default_factory=dict)
-    intents: Mapping[str, Versioned[NodeIntent]] = field(default_factory=dict)
-    cluster: Versioned[ClusterIntent] = field(default=NOTHING_WANTED)
-    pins: Mapping[str, Versioned[Pin]] = field(default_factory=dict)
-    broken: tuple[StoreValueError, ...] = ()
-    """Values that could not be read. One of them may have said "drain": a decider with any does not plan."""
-
-    def intent(self, node: str) -> Versioned[NodeIntent]:
-        """Given a node, return what operators want of it; version 0 when they never said."""
-        return self.intents.get(node, Versioned(NodeIntent(), 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Something below ``state/`` changed: its kind (members, reports, ...) and name."""
-
-    kind: str
-    name: str
-    revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Journal:
-    """The last moves, in their order."""
-
-    revision: int
-    moves: tuple[Versioned[MoveRecord], ...]
-    broken: tuple[StoreValueError, ...] = ()
 
 
 class Store:
@@ -155,7 +125,7 @@ class Store:
     async def leader(self) -> Leader | None:
         """Return who leads now, with the token."""
         entry = await self._entry(self._key("state", "leader"))
-        return None if entry is None else _leader(entry)
+        return None if entry is None else leader_of(entry)
 
     async def wait_until_leaderless(self) -> None:
         """Return as soon as nobody leads. Give it a deadline: it waits while the store is unreachable."""
@@ -180,7 +150,7 @@ class Store:
         """Return everything but the journal, at one moment."""
         prefix = self._key("state", "")
         snapshot = await self._backend.read(prefix)
-        reader = _Reader(prefix, snapshot.revision)
+        reader = StateReader(prefix, snapshot.revision)
         for entry in snapshot.entries:
             reader.take(entry)
         return reader.state
@@ -276,7 +246,7 @@ class Store:
         moves, broken = [], []
         for entry in snapshot.entries:
             try:
-                moves.append(Versioned(_move(entry.key, entry.value), entry.revision))
+                moves.append(Versioned(move_of(entry.key, entry.value), entry.revision))
             except StoreValueError as error:
                 broken.append(error)
         return Journal(snapshot.revision, tuple(moves), tuple(broken))
@@ -287,7 +257,7 @@ class Store:
         ended: list[Entry] = []
         for entry in snapshot.entries[: max(len(snapshot.entries) - keep, 0)]:
             try:
-                done = _move(entry.key, entry.value).state in FINAL
+                done = move_of(entry.key, entry.value).state in FINAL
             except StoreValueError:
                 done = True
             if done and len(ended) < MAX_MOVES:
@@ -298,7 +268,7 @@ class Store:
         return len(ended)
 
     def _move_key(self, number: int) -> str:
-        return self._key("journal", "moves", f"{number:0{DIGITS}d}")
+        return self._key("journal", "moves", place(number))
 
     # Watches
 
@@ -326,7 +296,7 @@ class Store:
                     yield change
                 elif change.value is not None:
                     try:
-                        move = _move(change.key, change.value)
+                        move = move_of(change.key, change.value)
                     except StoreValueError as error:
                         yield error
                     else:
@@ -361,74 +331,8 @@ class Store:
             raise
 
 
-class _Reader:
-    """Puts the entries below ``state/`` where they belong."""
-
-    def __init__(self, prefix: str, revision: int) -> None:
-        self._prefix = prefix
-        self._members: dict[str, Versioned[Member]] = {}
-        self._reports: dict[str, Versioned[NodeReport]] = {}
-        self._intents: dict[str, Versioned[NodeIntent]] = {}
-        self._pins: dict[str, Versioned[Pin]] = {}
-        self._broken: list[StoreValueError] = []
-        self._state = ClusterState(
-            revision, members=self._members, reports=self._reports, intents=self._intents, pins=self._pins
-        )
-
-    @property
-    def state(self) -> ClusterState:
-        """What was taken so far."""
-        return replace(self._state, broken=tuple(self._broken))
-
-    def take(self, entry: Entry) -> None:
-        """Given an entry, put its value where it belongs, or say that it is broken."""
-        kind, _, name = entry.key.removeprefix(self._prefix).partition("/")
-        try:
-            self._take(kind, unquote(name), entry)
-        except StoreValueError as error:
-            self._broken.append(error)
-
-    def _take(self, kind: str, name: str, entry: Entry) -> None:
-        if kind == "members":
-            member = from_json(entry.key, entry.value, Member)
-            self._members[_same(entry.key, check_name(member.name), name)] = Versioned(member, entry.revision)
-        elif kind == "reports":
-            report = from_json(entry.key, entry.value, NodeReport)
-            self._reports[_same(entry.key, check_name(report.node), name)] = Versioned(report, entry.revision)
-        elif kind == "intents":
-            intent = from_json(entry.key, entry.value, NodeIntent)
-            self._intents[check_name(name)] = Versioned(intent, entry.revision)
-        elif kind == "pins":
-            pin = from_json(entry.key, entry.value, Pin)
-            self._pins[_same(entry.key, pin.sa, name)] = Versioned(pin, entry.revision)
-        elif (kind, name) == ("leader", ""):
-            self._state = replace(self._state, leader=_leader(entry))
-        elif (kind, name) == ("cluster", ""):
-            cluster = from_json(entry.key, entry.value, ClusterIntent)
-            self._state = replace(self._state, cluster=Versioned(cluster, entry.revision))
-        # Other kinds are those of a newer version: nothing that this one could misunderstand.
-
-
-def _same(key: str, said: str, named: str) -> str:
-    if said != named:
-        raise StoreValueError(f"{key!r} speaks of another: {said!r}", hint="delete the key")
-    return said
-
-
-def _leader(entry: Entry) -> Leader:
-    leader = from_json(entry.key, entry.value, Leader)
-    return Leader(check_name(leader.node), leader.instance, entry.revision)
-
-
-def _move(key: str, value: bytes) -> MoveRecord:
-    move = from_json(key, value, MoveRecord)
-    if key.rpartition("/")[2] != f"{move.number:0{DIGITS}d}":
-        raise StoreValueError(f"{key!r} is another move's place", hint="delete the key")
-    return move
-
-
 def _number(key: str, value: bytes) -> int:
-    if not (value.isdigit() and len(value) <= DIGITS):
+    if not (value.isdigit() and len(value) <= len(place(0))):
         raise StoreValueError(
             f"{key} is no number", hint="set it to the number after the journal's last move"
         )

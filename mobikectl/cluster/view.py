@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mobikectl.cluster.records import Member
-    from mobikectl.cluster.store import ClusterState
+    from mobikectl.cluster.state import ClusterState
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.cluster.etcd import EtcdBackend
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
 
 from .etcd_server import EtcdServer

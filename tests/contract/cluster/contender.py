@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.etcd import EtcdBackend
-from mobikectl.cluster.etcd_channel import EtcdSettings
-from mobikectl.cluster.leader import Election, LeaseSettings
+from mobikectl.cluster.leader import Election
 from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import EtcdSettings, LeaseSettings, SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
 from mobikectl.errors import LeaseLostError, StoreError, StoreUnreachableError
 from mobikectl.policy.cluster import Mechanism, Reason

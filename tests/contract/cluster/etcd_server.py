@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mobikectl.cluster.etcd_channel import EtcdSettings
+from mobikectl.cluster.settings import EtcdSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mobikectl.cluster.backend import Change, Condition, Write
 from mobikectl.cluster.etcd import EtcdBackend
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.errors import LostRaceError
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.cluster.etcd import EtcdBackend
-from mobikectl.cluster.etcd_channel import EtcdSettings
-from mobikectl.cluster.leader import Election, LeaseSettings
+from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.records import Member, NodeReport
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import EtcdSettings, LeaseSettings, SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
 
 if TYPE_CHECKING:

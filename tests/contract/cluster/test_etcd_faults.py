@@ -13,7 +13,8 @@ import pytest
 
 from mobikectl.cluster.backend import Change, Condition, Gap, Write
 from mobikectl.cluster.etcd import EtcdBackend
-from mobikectl.cluster.leader import Election, LeaseSettings
+from mobikectl.cluster.leader import Election
+from mobikectl.cluster.settings import LeaseSettings
 from mobikectl.cluster.store import Store
 from mobikectl.errors import ConfigError, LeaseLostError, StoreDeniedError, StoreUnreachableError
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from mobikectl.cluster.etcd_channel import EtcdSettings
     from mobikectl.cluster.leader import Leadership
+    from mobikectl.cluster.settings import EtcdSettings
 
 P = "/mobikectl/faults/"
 DEADLINE_S = 60.0
@@ -183,6 +184,19 @@ async def test_the_password_still_works_after_etcd_forgot_its_tokens(own_secure_
         await put_when_back(backend, "2")
         assert await watch.until(1) == ["2"]
         await watch.stop()
+
+
+async def test_each_call_renews_a_token_that_etcd_forgot(own_secure_etcd: EtcdServer) -> None:
+    settings = own_secure_etcd.settings()
+    async with connected(settings) as one, connected(settings) as two, connected(settings) as three:
+        lease = await one.grant(60)
+        for backend in (two, three):
+            await backend.read(P)
+        own_secure_etcd.kill()
+        own_secure_etcd.start()
+        assert await one.renew(lease.id) == 60
+        assert (await two.read(P)).entries == ()
+        assert await put(three, "k") > 0
 
 
 async def test_a_wrong_password_or_a_foreign_prefix_is_denied_and_the_password_is_not_told(

@@ -11,7 +11,8 @@ import pytest
 
 import mobikectl.cluster.sqlite as module
 from mobikectl.cluster.backend import Change, Gap, Write
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
 from mobikectl.errors import ConfigError, LeaseLostError, StoreError, StoreUnreachableError, StoreValueError
 

@@ -24,7 +24,8 @@ from mobikectl.cluster.records import (
     Pin,
     Versioned,
 )
-from mobikectl.cluster.store import MAX_MOVES, Changed, Store
+from mobikectl.cluster.state import Changed
+from mobikectl.cluster.store import MAX_MOVES, Store
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreValueError
 from mobikectl.policy.cluster import Mechanism, Reason, ServingAddress
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.cluster.lease import HeldLease, hold
-from mobikectl.cluster.sqlite import SqliteBackend, SqliteSettings
+from mobikectl.cluster.settings import SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreUnreachableError
 

@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from math import inf
 
 from mobikectl.cluster.records import Member, NodeIntent, NodeReport, Versioned
-from mobikectl.cluster.store import ClusterState
+from mobikectl.cluster.state import ClusterState
 from mobikectl.cluster.view import RecentMoves, Seen, look, nodes
 from mobikectl.policy.balance import plan
 from mobikectl.policy.cluster import ClusterView, Health, ServingAddress
