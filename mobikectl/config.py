@@ -53,6 +53,8 @@ class CharonSettings:
 
     socket: str = "/run/charon.vici"
     """Path of charon's VICI socket."""
+    plugin_socket: str = "/run/charon.rmobike"
+    """Path of the rmobike plugin's socket. Nothing there: charon is taken as it comes from the distribution."""
     timeout_s: float = 5.0
     """A charon that does not answer a command for this long hangs."""
     resync_s: float = 60.0

@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "links": "mobikectl.cli.links:links",
     "monitor": "mobikectl.cli.monitor:monitor",
     "paths": "mobikectl.cli.paths:paths",
+    "plugin": "mobikectl.cli.plugin:plugin",
     "run": "mobikectl.cli.run:run",
     "sas": "mobikectl.cli.sas:sas",
     "simulate": "mobikectl.cli.simulate:simulate",

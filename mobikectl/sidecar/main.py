@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from mobikectl import __version__
 from mobikectl.charon import commands
+from mobikectl.charon.rmobike_events import UpdateDone
+from mobikectl.charon.rmobike_link import PluginLink
 from mobikectl.charon.sa_events import (
     PeerUnresponsive,
     Retransmit,
+    SaDown,
     SaEventsDropped,
     SaModelResynced,
     SaRekeyed,
@@ -35,6 +38,7 @@ from mobikectl.policy.paths import decides_about
 from mobikectl.policy.state import Indication, IndicationKind
 from mobikectl.probe import probe
 from mobikectl.sidecar.pilot import Pilot
+from mobikectl.sidecar.plugin import describe_plugin, report_plugin
 from mobikectl.sidecar.report import report_netlink, report_sa
 from mobikectl.sidecar.sas import GatewayAddresses, KernelChildCheck, Sas
 from mobikectl.sidecar.switching import switch
@@ -46,7 +50,9 @@ from mobikectl.switch.steering import Steering
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.charon.sa_events import SaEvent
+    from mobikectl.charon.session import EventGap, EventLost
     from mobikectl.config import Config
     from mobikectl.model import IkeSa, IpAddress, NetState
     from mobikectl.switch.executor import MoveOrder
@@ -68,6 +74,7 @@ class Sidecar:
         self._started = time.time()
         self._session = Session(config.charon.socket, timeout=config.charon.timeout_s)
         self._tracker = SaTracker(self._session, TrackerConfig(verify_s=config.charon.resync_s))
+        self._plugin = PluginLink(config.charon.plugin_socket, timeout=config.charon.timeout_s)
         self._sas = Sas(self._tracker)
         self._gateways = GatewayAddresses(self._session)
         self._adopted = False
@@ -119,6 +126,8 @@ class Sidecar:
                 if config.move.tunnel_probe
                 else None,
                 data_plane_s=config.move.data_plane_s,
+                plugin=self._plugin,
+                redirect=self._redirect,
             )
             self._pilot = Pilot(
                 config.paths,
@@ -131,6 +140,7 @@ class Sidecar:
                 events=self.events,
             )
             stack.push_async_callback(self._session.aclose)
+            stack.push_async_callback(self._plugin.aclose)
             stack.push_async_callback(self._clean_up)
             await stack.enter_async_context(serve(self, FilePath(config.control.socket)))
             stack.push_async_callback(self._end_switches)
@@ -142,6 +152,7 @@ class Sidecar:
             ("charon", self._tracker.run()),
             ("charon events", self._follow_charon()),
             ("charon status", self._follow_status()),
+            ("plugin", self._plugin.run(self._take_plugin)),
             ("settling", self._settle()),
             ("pilot", self._pilot.run()),
             ("watchdog", self._watchdog()),
@@ -194,13 +205,22 @@ class Sidecar:
 
     def _take(self, event: SaEvent) -> None:
         match event:
+            case SaDown(sa=sa):
+                self._plugin.forget(sa.uniqueid)
             case SaRekeyed(old_id=old, sa=sa):
+                self._plugin.rekeyed(old, sa.uniqueid)
                 self._pilot.rekeyed(old, sa.uniqueid)
             case Retransmit() | PeerUnresponsive():
                 self._indicate(event)
             case SaModelResynced() | SaUp() | SaEventsDropped():
                 self._unsettled.set()
         self._pilot.wake()
+
+    def _take_plugin(self, event: PluginEvent | EventGap | EventLost) -> None:
+        report_plugin(event, self.events)
+        if isinstance(event, UpdateDone) and event.cause == "switch":
+            # The gateway asked for it, and may know more than we do: stay there while that path works.
+            self._pilot.stay(event.ike_id, event.path)
 
     def _indicate(self, event: Retransmit | PeerUnresponsive) -> None:
         sa = self._sas.find(event.uniqueid)
@@ -255,6 +275,9 @@ class Sidecar:
 
     async def _terminate(self, uniqueid: int) -> None:
         await commands.terminate(self._session, ike_id=uniqueid)
+
+    async def _redirect(self, uniqueid: int, gateway: IpAddress) -> None:
+        await commands.redirect(self._session, gateway, ike_id=uniqueid)
 
     async def _userland_esp(self) -> bool:
         try:
@@ -318,6 +341,7 @@ class Sidecar:
                 "state": charon.state.value,
                 "detail": charon.detail,
             },
+            "plugin": describe_plugin(self._plugin, self.config.charon.plugin_socket),
             "netlink": asdict(self._watcher.counters),
             "sas": [plain(sa) for sa in sas.values()],
             "paths": [plain(explanation) for explanation in self._pilot.explanations],
@@ -328,7 +352,14 @@ class Sidecar:
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
         work = asyncio.create_task(
-            switch(request, self._tracker.sas, self._steering, self._obey, self._pilot.free)
+            switch(
+                request,
+                self._tracker.sas,
+                self._steering,
+                self._obey,
+                self._pilot.free,
+                self._executor.mechanism,
+            )
         )
         self._switching.add(work)
         try:

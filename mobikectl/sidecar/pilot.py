@@ -120,6 +120,11 @@ class Pilot:
         self._memory = self._memory.with_pin(uniqueid, None)
         self.wake()
 
+    def stay(self, uniqueid: int, path: Path) -> None:
+        """Given an IKE_SA and the path that its gateway asked it to take, leave it there while that path works."""
+        self._memory = self._memory.with_pin(uniqueid, path)
+        self.wake()
+
     async def obey(self, sa: IkeSa, order: MoveOrder) -> Move:
         """Given one of our own IKE_SAs and an operator's order, carry that out and leave the SA there while it works.
 

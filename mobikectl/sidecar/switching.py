@@ -25,8 +25,16 @@ MOST = 10_000
 SIDE_BY_SIDE = 64
 """Peer addresses to which moves are under way at one time."""
 
-KEYS = frozenset({"sa", "peer", "to", "from", "timeout_s", "dry_run"})
+KEYS = frozenset({"sa", "peer", "to", "from", "timeout_s", "dry_run", "mechanism"})
 """What a request may say. A word that is not known could be a misspelt ``dry_run``."""
+
+MECHANISMS = {
+    "auto": None,
+    "notify": Mechanism.NOTIFY,
+    "implicit": Mechanism.ROUTE,
+    "redirect": Mechanism.REDIRECT,
+}
+"""What ``mechanism`` may say. None: the best that the peer was seen to support."""
 
 AUTO = "auto"
 """As ``to``: give the IKE_SAs back to the path policy."""
@@ -38,11 +46,13 @@ async def switch(
     steering: Steering,
     obey: Callable[[IkeSa, MoveOrder], Awaitable[Move]],
     free: Callable[[int], None],
+    how: Callable[[IkeSa, Mechanism | None], Mechanism],
 ) -> Mapping[str, Any]:
-    """Given ``sa`` or ``peer``, ``to``, optionally ``from``, ``timeout_s`` and ``dry_run``, move what matches.
+    """Given ``sa`` or ``peer``, ``to`` and what else `KEYS` has, move what matches.
 
-    ``obey`` carries out one order; the path policy leaves an SA that arrived alone until that path fails, or until
-    it is switched to `AUTO` (``free``). Return ``moves`` (records), or with ``dry_run`` what would be done.
+    ``obey`` carries out one order, and ``how`` tells by which mechanism it would be; the path policy leaves an SA that
+    arrived alone until that path fails, or until it is switched to `AUTO` (``free``). Return ``moves`` (records), or
+    with ``dry_run`` what would be done.
 
     Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense, or its only SA cannot be moved.
     Raise NoRouteError: a dry run found no way there.
@@ -54,17 +64,14 @@ async def switch(
         return {"moves": [], "released": [sa.uniqueid for sa in chosen]}
     target = _address(request, "to")
     timeout = _seconds(request)
+    wanted = _mechanism(request)
     pairs = [(sa, destination(sa, target)) for sa in chosen]
     if request.get("dry_run"):
-        steers = [await steering.resolve(path) for _, path in pairs]
-        return {
-            "dry_run": [
-                {"ike_sa": sa.uniqueid, "connection": sa.name, "before": str(sa.path), "route": plain(steer)}
-                for (sa, _), steer in zip(pairs, steers, strict=True)
-            ]
-        }
+        return {"dry_run": [await _plan(sa, path, how(sa, wanted), steering) for sa, path in pairs]}
     orders = {
-        sa.uniqueid: MoveOrder(sa.uniqueid, path, "asked for by the operator", timeout_s=timeout)
+        sa.uniqueid: MoveOrder(
+            sa.uniqueid, path, "asked for by the operator", timeout_s=timeout, mechanism=wanted
+        )
         for sa, path in pairs
     }
     if len(chosen) == 1:
@@ -72,6 +79,19 @@ async def switch(
     else:
         moves = await _all_of(chosen, orders, obey)
     return {"moves": [{**plain(move), "state": move.state.value, "reason": move.reason} for move in moves]}
+
+
+async def _plan(sa: IkeSa, path: Path, mechanism: Mechanism, steering: Steering) -> Mapping[str, Any]:
+    """What would be done with one IKE_SA. Raise NoRouteError."""
+    redirects = mechanism is Mechanism.REDIRECT
+    return {
+        "ike_sa": sa.uniqueid,
+        "connection": sa.name,
+        "before": str(sa.path),
+        "mechanism": mechanism.value,
+        "route": None if redirects else plain(await steering.resolve(path)),
+        "gateway": str(path.local) if redirects else None,
+    }
 
 
 async def _all_of(
@@ -112,7 +132,7 @@ def _refused(sa: IkeSa, order: MoveOrder, why: str) -> Move:
         name=sa.name,
         before=sa.path,
         after=order.path,
-        mechanism=Mechanism.ROUTE,
+        mechanism=order.mechanism or Mechanism.ROUTE,
         cause=order.cause,
         at=now,
     )
@@ -186,6 +206,16 @@ def _address(request: Mapping[str, Any], key: str) -> IpAddress:
         raise MoveError(
             f"--{key}: expected an IP address, got {_short(value)}", hint="give an IPv4 or IPv6 address"
         ) from None
+
+
+def _mechanism(request: Mapping[str, Any]) -> Mechanism | None:
+    value = request.get("mechanism") or "auto"
+    if not isinstance(value, str) or value not in MECHANISMS:
+        raise MoveError(
+            f"--mechanism: expected one of {', '.join(MECHANISMS)}, got {_short(value)}",
+            hint="auto is a good choice",
+        )
+    return MECHANISMS[value]
 
 
 def _seconds(request: Mapping[str, Any]) -> float:

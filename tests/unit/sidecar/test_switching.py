@@ -109,7 +109,9 @@ async def test_an_sa_that_cannot_be_moved_does_not_stop_the_others() -> None:
         return move.to(MoveState.MOVED, at=0.0).to(MoveState.VERIFIED, at=0.0)
 
     steering = cast("Steering", None)
-    answer = await switch({"peer": "office", "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None)
+    answer = await switch(
+        {"peer": "office", "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None, by_route
+    )
     assert [(move["sa"], move["state"]) for move in answer["moves"]] == [
         (1, "failed"),
         (2, "verified"),
@@ -119,7 +121,62 @@ async def test_an_sa_that_cannot_be_moved_does_not_stop_the_others() -> None:
     assert "it went away" in answer["moves"][0]["reason"]
     assert most == 2, "one peer address beside the other, the SAs of one address after each other"
     with pytest.raises(NotFoundError):
-        await switch({"sa": 1, "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None)
+        await switch({"sa": 1, "to": "198.18.2.1"}, OFFICES, steering, obey, lambda _: None, by_route)
+
+
+def by_route(_sa: IkeSa, _wanted: Mechanism | None) -> Mechanism:
+    return Mechanism.ROUTE
+
+
+@pytest.mark.parametrize(
+    ("word", "mechanism"),
+    [
+        (None, None),
+        ("auto", None),
+        ("notify", Mechanism.NOTIFY),
+        ("implicit", Mechanism.ROUTE),
+        ("redirect", Mechanism.REDIRECT),
+    ],
+)
+async def test_an_order_carries_the_mechanism_that_was_asked_for(
+    word: str | None, mechanism: Mechanism | None
+) -> None:
+    orders: list[MoveOrder] = []
+
+    async def obey(sa: IkeSa, order: MoveOrder) -> Move:
+        orders.append(order)
+        return await moved(sa, order)
+
+    request = {"sa": 1, "to": "198.18.2.1", "mechanism": word}
+    await switch(request, SAS, cast("Steering", None), obey, lambda _: None, by_route)
+    assert [order.mechanism for order in orders] == [mechanism]
+
+
+@pytest.mark.parametrize("word", ["guess", "route", 5, ["notify"]])
+async def test_an_unknown_mechanism_moves_nothing(word: Any) -> None:
+    with pytest.raises(MoveError, match="--mechanism"):
+        await switch(
+            {"sa": 1, "to": "198.18.2.1", "mechanism": word},
+            SAS,
+            cast("Steering", None),
+            moved,
+            lambda _: None,
+            by_route,
+        )
+
+
+async def moved(sa: IkeSa, order: MoveOrder) -> Move:
+    planned = plan_move(
+        1,
+        sa=sa.uniqueid,
+        name=sa.name,
+        before=sa.path,
+        after=order.path,
+        mechanism=order.mechanism or Mechanism.ROUTE,
+        cause=order.cause,
+        at=0.0,
+    )
+    return planned.to(MoveState.MOVED, at=0.1).to(MoveState.VERIFIED, at=0.2)
 
 
 OFFICES = {n: sa(n, f"user{n}", remote=f"198.18.9.{n // 4 + 1}") for n in (1, 2, 3, 4)}
