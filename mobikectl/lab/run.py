@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.control.client import ControlClient
-from mobikectl.errors import LabError, SidecarError
+from mobikectl.errors import LabError, MobikectlError, SidecarError
 from mobikectl.lab.measure import is_served
 from mobikectl.lab.netns import DROP_PREFERENCE
 from mobikectl.lab.processes import identify
@@ -266,16 +266,50 @@ class Run:
         """Given a node, return the path of its sidecar's control socket on this machine."""
         return self.lab.record.node_dir(node) / "mobikectl" / "control.sock"
 
-    async def switch(self, node: str, *, peer: str, to: str, timeout: float = 10.0) -> Cause:
+    async def switch(
+        self,
+        node: str,
+        *,
+        peer: str,
+        to: str,
+        mechanism: str = "auto",
+        timeout: float = 10.0,
+        metric: str = "mechanism",
+    ) -> Cause:
         """Ask a node's sidecar to switch a peer, as ``mobikectl switch --peer PEER --to TO`` does.
 
-        Return the moment of the request. Raise MobikectlError when it is refused or undone.
+        Record under the name `metric` which mechanism was used. Return the moment of the request. Raise LabError when
+        it did not verify, MobikectlError when it was refused.
         """
-        request = {"sa": None, "peer": peer, "to": to, "from": None, "timeout_s": timeout, "dry_run": False}
+        cause, move = await self._switch(node, peer, to, mechanism, timeout)
+        self.journal.metrics[metric] = move["mechanism"]
+        if move["state"] != "verified":
+            raise LabError(f"{cause.label}: {move['state']}: {move['reason']}", hint="see sidecar.out")
+        return cause
+
+    async def switch_fails(
+        self, node: str, *, peer: str, to: str, mechanism: str = "auto", timeout: float = 10.0
+    ) -> str:
+        """As `switch`, but return why it was refused or did not verify. Raise LabError when it did verify."""
+        try:
+            cause, move = await self._switch(node, peer, to, mechanism, timeout)
+        except SidecarError:
+            raise
+        except MobikectlError as error:
+            return error.message
+        if move["state"] == "verified":
+            raise LabError(f"{cause.label}: verified, and should not have been", hint="see sidecar.out")
+        self._tell(f"{cause.label}: {move['state']}: {move['reason']}")
+        return str(move["reason"])
+
+    async def _switch(
+        self, node: str, peer: str, to: str, mechanism: str, timeout: float
+    ) -> tuple[Cause, dict[str, Any]]:
+        request = {"peer": peer, "to": to, "mechanism": mechanism, "timeout_s": timeout}
         async with ControlClient(self.control_socket(node)) as client:
             cause = self._remember(Cause(time.monotonic(), f"{node}: switch {peer} to {to}"))
-            await client.switch(request, timeout=timeout + SIDECAR_DEADLINE)
-        return cause
+            answer = await client.switch(request, timeout=timeout + SIDECAR_DEADLINE)
+        return cause, answer["moves"][0]
 
     async def _follow(self, node: str) -> None:
         try:
