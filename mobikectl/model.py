@@ -235,8 +235,6 @@ class IkeSa:
     original_initiator: bool = True
     nat_local: bool = False
     nat_remote: bool = False
-    nat_fake: bool = False
-    """charon pretends a NAT on this side, to have ESP in UDP (as it must with ESP in userland)."""
     local_vips: tuple[IpAddress, ...] = ()
     remote_vips: tuple[IpAddress, ...] = ()
     established_s: float | None = None

@@ -227,7 +227,6 @@ def parse_ike(name: str, tree: Message) -> IkeSa | None:
         original_initiator=tree.get("initiator") == b"yes",
         nat_local=tree.get("nat-local") == b"yes",
         nat_remote=tree.get("nat-remote") == b"yes",
-        nat_fake=tree.get("nat-fake") == b"yes",
         local_vips=addresses(tree.get("local-vips")),
         remote_vips=addresses(tree.get("remote-vips")),
         established_s=_seconds(tree.get("established")),

@@ -78,6 +78,7 @@ class Sidecar:
         self._sas = Sas(self._tracker)
         self._gateways = GatewayAddresses(self._session)
         self._adopted = False
+        self._userland = False
         self._unsettled = asyncio.Event()
         self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
 
@@ -128,6 +129,7 @@ class Sidecar:
                 data_plane_s=config.move.data_plane_s,
                 plugin=self._plugin,
                 redirect=self._redirect,
+                nat_known=lambda: not self._userland,
             )
             self._pilot = Pilot(
                 config.paths,
@@ -243,6 +245,7 @@ class Sidecar:
                 self._unsettled.set()
                 await asyncio.sleep(AGAIN_S)
                 continue
+            self._userland = await self._userland_esp()
             await self._gateways.read()
             self._pilot.wake()
 

@@ -121,10 +121,12 @@ class MoveExecutor:
         data_plane_s: float = 1.0,
         plugin: PluginLink | None = None,
         redirect: Callable[[int, IpAddress], Awaitable[None]] | None = None,
+        nat_known: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sas = sas
         self._plugin = plugin
         self._redirect = redirect
+        self._nat_known = nat_known
         self._steering = steering
         self._events = events
         self._child_check = child_check
@@ -175,7 +177,8 @@ class MoveExecutor:
 
         Raise MoveError: it cannot be moved that way, or in no way at all.
         """
-        return choose(sa, self._plugin.peer(sa.uniqueid) if self._plugin else None, wanted)
+        peer = self._plugin.peer(sa.uniqueid) if self._plugin else None
+        return choose(sa, peer, wanted, nat_known=self._nat_known())
 
     async def hold(self, path: Path, still: Callable[[], bool]) -> None:
         """Given a path that an SA is on, hold it there with a steering route, unless a move is under way.

@@ -16,12 +16,13 @@ NO_PLUGIN = (
 )
 
 
-def choose(sa: IkeSa, peer: Peer | None, wanted: Mechanism | None) -> Mechanism:
+def choose(sa: IkeSa, peer: Peer | None, wanted: Mechanism | None, *, nat_known: bool = True) -> Mechanism:
     """Given an IKE_SA, what its peer supports (None: no plugin tells) and what is asked for, return the mechanism.
 
     ``wanted`` None is the best: as initiator an update through the plugin, else by a steering route; as responder
     SWITCH_TO_IP_ADDRESS for peers that announced it, else an address list from the new address, which a NAT would
-    drop. A redirect costs the peer a new IKE_SA, and is used only when asked for.
+    drop. A redirect costs the peer a new IKE_SA, and is used only when asked for. Without ``nat_known`` a NAT that was
+    detected may be one that the peer only pretends, as every charon with ESP in userland does.
 
     Raise MoveError: it cannot be moved that way, or in no way at all.
     """
@@ -38,8 +39,7 @@ def choose(sa: IkeSa, peer: Peer | None, wanted: Mechanism | None) -> Mechanism:
         return Mechanism.ROUTE if peer is None else Mechanism.UPDATE
     if peer is not None and peer.r:
         return Mechanism.NOTIFY
-    if sa.nat_remote and not sa.nat_fake:
-        # With NAT faked on this side (userland ESP) the peer may have done the same: nothing is known.
+    if sa.nat_remote and nat_known:
         raise MoveError(
             f"IKE_SA {sa.uniqueid}: its peer is behind a NAT, which would drop what comes from another address",
             hint="with the rmobike plugin on both sides it can be asked to switch; --mechanism implicit tries anyway",

@@ -15,10 +15,8 @@ from mobikectl.switch.moves import Mechanism
 PATH = Path(ip_address("198.18.9.1"), ip_address("198.18.1.1"))
 
 
-def sa(*, initiator: bool = False, nat: bool = False, fake: bool = False) -> IkeSa:
-    return IkeSa(
-        7, "home", IkeState.ESTABLISHED, PATH, original_initiator=initiator, nat_remote=nat, nat_fake=fake
-    )
+def sa(*, initiator: bool = False, nat: bool = False) -> IkeSa:
+    return IkeSa(7, "home", IkeState.ESTABLISHED, PATH, original_initiator=initiator, nat_remote=nat)
 
 
 def peer(*, mobike: bool = True, r: bool = True, redirect: bool | None = True) -> Peer:
@@ -42,8 +40,8 @@ def test_behind_a_nat_an_address_list_is_not_tried_unless_asked_for(seen: Peer |
     assert choose(sa(nat=True), seen, Mechanism.ROUTE) is Mechanism.ROUTE
 
 
-def test_a_nat_that_userland_esp_pretends_is_none() -> None:
-    assert choose(sa(nat=True, fake=True), None, None) is Mechanism.ROUTE
+def test_where_a_nat_may_be_pretended_an_address_list_is_tried() -> None:
+    assert choose(sa(nat=True), None, None, nat_known=False) is Mechanism.ROUTE
 
 
 def test_an_initiator_updates_by_the_plugin_where_it_is_and_by_a_route_elsewhere() -> None:
