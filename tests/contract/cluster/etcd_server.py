@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READY = "ready to serve client requests"
-USER, PASSWORD, ROOT_PASSWORD = "mobikectl", "correct horse", "root of etcd"
+USER, PASSWORD, ROOT_PASSWORD = "mobikectl", "correct-horse", "root-of-etcd"
 START_S = 60.0
 
 
@@ -114,7 +114,12 @@ class EtcdServer:
         ):
             self.etcdctl(*words)
 
-    def etcdctl(self, *words: str) -> str:
+    def forget_tokens(self) -> None:
+        """Set the same password again: etcd forgets the tokens it gave out for it (a restart brings them back)."""
+        root = f"root:{ROOT_PASSWORD}"
+        self.etcdctl("--user", root, "user", "passwd", "--interactive=false", USER, given=PASSWORD)
+
+    def etcdctl(self, *words: str, given: str = "") -> str:
         tls = (
             *("--cacert", str(self.path / "ca.pem")),
             *("--cert", str(self.path / "client.pem"), "--key", str(self.path / "client.key")),
@@ -122,6 +127,7 @@ class EtcdServer:
         done = subprocess.run(
             ["etcdctl", "--endpoints", self.endpoint, *(tls if self.secure else ()), *words],
             env={"PATH": os.environ["PATH"], "ETCDCTL_API": "3"},
+            input=given,
             capture_output=True,
             text=True,
             timeout=30,

@@ -176,7 +176,7 @@ async def test_an_etcd_that_lost_its_data_is_noticed_as_a_gap(own_etcd: EtcdServ
         await watch.stop()
 
 
-async def test_the_password_still_works_after_etcd_forgot_its_tokens(own_secure_etcd: EtcdServer) -> None:
+async def test_a_secure_watch_goes_on_after_etcd_was_restarted(own_secure_etcd: EtcdServer) -> None:
     async with connected(own_secure_etcd.settings()) as backend:
         watch = Watched(backend, await put(backend, "1"))
         own_secure_etcd.kill()
@@ -192,11 +192,21 @@ async def test_each_call_renews_a_token_that_etcd_forgot(own_secure_etcd: EtcdSe
         lease = await one.grant(60)
         for backend in (two, three):
             await backend.read(P)
-        own_secure_etcd.kill()
-        own_secure_etcd.start()
-        assert await one.renew(lease.id) == 60
+        own_secure_etcd.forget_tokens()
         assert (await two.read(P)).entries == ()
         assert await put(three, "k") > 0
+        assert await one.renew(lease.id) == 60
+
+
+async def test_a_watch_renews_a_token_that_etcd_forgot(own_secure_etcd: EtcdServer) -> None:
+    settings = own_secure_etcd.settings()
+    async with connected(settings) as reader, connected(settings) as writer:
+        start = (await reader.read(P)).revision
+        own_secure_etcd.forget_tokens()
+        watch = Watched(reader, start)
+        await put(writer, "k")
+        assert await watch.until(1) == ["k"]
+        await watch.stop()
 
 
 async def test_a_wrong_password_or_a_foreign_prefix_is_denied_and_the_password_is_not_told(
