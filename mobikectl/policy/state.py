@@ -149,6 +149,8 @@ class SaMemory:
     terminated: bool = False
     pinned: Path | None = None
     """Where the operator put it: no better path is gone to until it has left this one."""
+    pinned_by: float = float("-inf")
+    """Until then it may still be on its way there."""
     last_outcome: MoveOutcome | None = None
 
     def failed(self, settings: PathSettings, now: float) -> SaMemory:
@@ -214,9 +216,13 @@ class Memory:
             return self
         return self._with_sa(uniqueid, replace(remembered, move=None))
 
-    def with_pin(self, uniqueid: int, path: Path | None) -> Memory:
-        """Given that the operator put an IKE_SA on a path (None: gives it free), return what is known then."""
-        return self._with_sa(uniqueid, replace(self.sas.get(uniqueid, SaMemory()), pinned=path))
+    def with_pin(self, uniqueid: int, path: Path | None, by: float = float("-inf")) -> Memory:
+        """Given that the operator put an IKE_SA on a path (None: gives it free), return what is known then.
+
+        ``by``: until when it may still be on its way there (CLOCK_MONOTONIC).
+        """
+        known = self.sas.get(uniqueid, SaMemory())
+        return self._with_sa(uniqueid, replace(known, pinned=path, pinned_by=by))
 
     def _with_track(self, track: Track) -> Memory:
         return replace(self, tracks=MappingProxyType({**self.tracks, track.path: track}))

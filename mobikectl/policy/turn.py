@@ -286,6 +286,10 @@ class Turn:
         if self.memory.pinned == self.sa.path:
             self.verdict = self.verdict or "kept where the operator put it"
             return
+        if self.memory.pinned is not None and self.now < self.memory.pinned_by:
+            self.verdict = self.verdict or "on its way to where the operator put it"
+            self.wakes.append(self.memory.pinned_by)
+            return
         self.memory = replace(self.memory, pinned=None)
         current, sticky = self.current, self.settings.sticky
         better = [c for c in self.candidates if c.usable and c.rank.better_than(current.rank, sticky=sticky)]

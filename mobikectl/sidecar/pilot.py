@@ -153,9 +153,18 @@ class Pilot:
             if now_id not in self._obeying.values():
                 self._memory = self._memory.without_move(now_id)
             if arrived is not None:
-                self._memory = self._memory.with_pin(now_id, arrived)
+                by = time.monotonic() + self._settings.verify_timeout_s
+                for uniqueid in {now_id, *self._riders(arrived)}:
+                    self._memory = self._memory.with_pin(uniqueid, arrived, by)
             self.wake()
         return move
+
+    def _riders(self, path: Path) -> set[int]:
+        """Return our IKE_SAs to the peer address of a path: its steering route takes them all along.
+
+        One that the policy wanted back would drag the others with it.
+        """
+        return {sa.uniqueid for sa in self._around.own_sas() if sa.path.remote == path.remote}
 
     def rekeyed(self, old: int, new: int) -> None:
         """Given that an IKE_SA has a new unique id, go on with it under that."""

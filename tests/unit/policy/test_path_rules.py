@@ -607,3 +607,21 @@ def test_a_pin_that_is_taken_away_gives_the_sa_back_to_the_policy() -> None:
     world.memory = world.memory.with_pin(1, None)
     world.run(2 * world.settings.hold_down_s)
     assert [move.path for move in world.moves] == [A]
+
+
+def test_an_sa_that_is_taken_along_has_its_time_to_arrive_where_it_is_pinned() -> None:
+    world = settled()
+    world.sas = [sa_on(A)]
+    world.memory = world.memory.with_pin(1, B, world.now + 3.0)
+    world.run(1.0)
+    assert world.memory.sas[1].pinned == B
+    world.sas = [sa_on(B)]
+    world.run(10 * world.settings.hold_down_s)
+    assert world.moves == []
+
+
+def test_a_pin_that_is_never_reached_is_forgotten_in_time() -> None:
+    world = settled()
+    world.memory = world.memory.with_pin(1, B, world.now + 3.0)
+    world.run(5.0)
+    assert world.memory.sas[1].pinned is None
