@@ -80,8 +80,18 @@ class Node:
             time.sleep(0.02)
 
     def signal(self, number: int) -> None:
+        """Send a signal; when it stops charon, return only when all its threads stand still."""
         assert self.process is not None
         self.process.send_signal(number)
+        deadline = time.monotonic() + 10
+        while number == signal.SIGSTOP and not self._stands_still():
+            assert time.monotonic() < deadline, "charon does not stop"
+            time.sleep(0.01)
+
+    def _stands_still(self) -> bool:
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:
