@@ -27,8 +27,10 @@ DELETE_PAYLOAD = 42
 DELETE_IKE_SA = bytes([1, 0, 0, 0])
 """The body of a Delete payload for the IKE_SA: protocol 1, no SPIs (RFC 7296 section 3.11)."""
 
+MOST_SENT = 20
+"""Notifies in a message that we send: for more, the peer's charon answers INVALID_SYNTAX and the IKE_SA ends."""
 MOST_NOTIFIES = 32
-"""As many as the plugin sends in one message; of longer ones the rest is not looked at."""
+"""As many as the plugin can send in one message; of longer ones the rest is not looked at."""
 MOST_OPEN = 64
 """Messages whose end has not been seen; the oldest goes first."""
 QUIET_S = 0.2
@@ -53,10 +55,17 @@ WATCHED = frozenset({BRIDGE_MARK, bridge.BRIDGE_PAYLOAD}).union(*OWN_TYPES.value
 def to_notifies(spoken: Spoken, payloads: Iterable[Payload], mark: BridgeMark) -> tuple[Notify, ...]:
     """Given a machine's payloads and the mark that ends them, return what the plugin is to send.
 
-    The plugin cannot set a Protocol ID: it is 0 always. Raise DecodeError for a payload that has no form.
+    The plugin cannot set a Protocol ID: it is 0 always. Raise DecodeError for a payload that has no form, and
+    for more than MOST_SENT notifies.
     """
     dialect = DIALECTS[spoken]
-    return tuple(_bare(dialect, payload) for payload in (*payloads, mark))
+    notifies = tuple(_bare(dialect, payload) for payload in (*payloads, mark))
+    if len(notifies) > MOST_SENT:
+        raise DecodeError(
+            f"{len(notifies)} notifies in a message: charon accepts {MOST_SENT}",
+            hint="announce fewer addresses",
+        )
+    return notifies
 
 
 def _bare(dialect: Dialect, payload: Payload) -> Notify:

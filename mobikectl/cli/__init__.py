@@ -13,8 +13,10 @@ from mobikectl import __version__
 from mobikectl.errors import MobikectlError
 
 COMMANDS: dict[str, str] = {
+    "bridge": "mobikectl.cli.bridge:bridge",
     "config": "mobikectl.cli.config:config",
     "decode": "mobikectl.cli.decode:decode",
+    "disconnect": "mobikectl.cli.disconnect:disconnect",
     "doctor": "mobikectl.cli.doctor:doctor",
     "encode": "mobikectl.cli.decode:encode",
     "lab": "mobikectl.cli.lab:lab",

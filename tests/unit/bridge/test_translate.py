@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mobikectl.bridge.translate import (
     MOST_OPEN,
+    MOST_SENT,
     QUIET_S,
     WATCHED,
     Assembler,
@@ -61,6 +62,13 @@ def test_payloads_come_back_as_they_went(spoken: Spoken, payloads: tuple[object,
 def test_a_payload_without_a_form_is_refused() -> None:
     with pytest.raises(DecodeError):
         to_notifies(Spoken.KIVINEN, (RrCookie(bytes(32)),), REQUEST)
+
+
+def test_no_more_notifies_are_sent_than_charon_accepts() -> None:
+    addresses = [change(ip_address("198.18.0.0") + number) for number in range(MOST_SENT)]
+    assert len(to_notifies(Spoken.KIVINEN, addresses[1:], REQUEST)) == MOST_SENT
+    with pytest.raises(DecodeError):
+        to_notifies(Spoken.KIVINEN, addresses, REQUEST)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x2a", b"\x2a\x03\x00\x00\x00", b"\xd5\x00", b"\x29\x00\x00\x00"])
