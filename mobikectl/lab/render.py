@@ -41,14 +41,17 @@ def swanctl_conf(
     topology: Topology, node: Node, secrets: Mapping[str, str], *, templates: Path = TEMPLATES
 ) -> str:
     """Given a node and the pre-shared key of each tunnel, return the node's swanctl.conf."""
-    mine = [t for t in topology.tunnels if node.name in {t.client, t.gateway}]
+    mine = [t for t in topology.tunnels if node.name in {t.client, t.gateway, *t.also}]
     source = "client" if node.role is Role.CLIENT else "gateway"
     template = templates / f"{source}.swanctl.conf.in"
-    return "\n".join(_render(template, _values(topology, tunnel, secrets[tunnel.name])) for tunnel in mine)
+    return "\n".join(
+        _render(template, _values(topology, node, tunnel, secrets[tunnel.name])) for tunnel in mine
+    )
 
 
-def _values(topology: Topology, tunnel: Tunnel, secret: str) -> dict[str, str]:
-    outer = [a.ip for end in topology.ends_of(tunnel.gateway) for a in end.addresses]
+def _values(topology: Topology, node: Node, tunnel: Tunnel, secret: str) -> dict[str, str]:
+    gateway = node.name if node.name in tunnel.also else tunnel.gateway
+    outer = [a.ip for end in topology.ends_of(gateway) for a in end.addresses]
     return {
         "name": tunnel.name,
         "local_addrs": "%any" if tunnel.remote[0].version == 4 else "%any6",

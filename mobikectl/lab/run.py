@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError, MobikectlError, SidecarError
+from mobikectl.lab import vici
 from mobikectl.lab.measure import is_served
 from mobikectl.lab.netns import DROP_PREFERENCE
 from mobikectl.lab.processes import identify
@@ -135,6 +136,12 @@ class Run:
         at = time.monotonic()
         await self.lab.run_in(node, *argv)
         return self._remember(Cause(at, f"{node}: {label}"))
+
+    async def reconnect(self, node: str, tunnel: str) -> Cause:
+        """Have a client end its IKE_SA of a tunnel and come anew; its moment is before that. Raise LabError."""
+        at = time.monotonic()
+        await asyncio.to_thread(vici.reconnect, self.lab.vici_socket(node), tunnel)
+        return self._remember(Cause(at, f"{node}: comes anew"))
 
     async def _cause(self, label: str, node: str, line: str) -> Cause:
         shell = await self._shell(node, "-6" if ":" in line else "-4")

@@ -94,6 +94,8 @@ class Tunnel:
     """Gateway addresses that the client knows from its configuration, first choice first."""
     client_inside: IpAddress
     gateway_inside: IpAddress
+    also: tuple[str, ...] = ()
+    """Further gateways that serve it, under the same identity: where a redirect can lead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ class _Reader:
 
     def tunnel(self, name: str, table: Mapping[str, Any], nodes: Mapping[str, Node]) -> Tunnel:
         what = f"tunnels.{name}"
-        self.known(table, {"client", "gateway", "remote", "client_inside", "gateway_inside"}, what)
+        self.known(table, {"client", "gateway", "remote", "client_inside", "gateway_inside", "also"}, what)
         for end, role in (("client", Role.CLIENT), ("gateway", Role.GATEWAY)):
             node = nodes.get(str(table.get(end)))
             if node is None or node.role is not role:
@@ -253,7 +255,15 @@ class _Reader:
             remote=remote,
             client_inside=self._inside(table, "client_inside", nodes[client], what),
             gateway_inside=self._inside(table, "gateway_inside", nodes[gateway], what),
+            also=self._also(table, nodes, what),
         )
+
+    def _also(self, table: Mapping[str, Any], nodes: Mapping[str, Node], what: str) -> tuple[str, ...]:
+        names = tuple(str(name) for name in table.get("also", []))
+        for name in names:
+            if name not in nodes or nodes[name].role is not Role.GATEWAY or name == table["gateway"]:
+                raise self.fail(f"{what}: also: {name!r} is not another node with role gateway")
+        return names
 
     def _inside(self, table: Mapping[str, Any], key: str, node: Node, what: str) -> IpAddress:
         if key in table:

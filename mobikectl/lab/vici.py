@@ -78,6 +78,19 @@ def initiate(path: Path, child: str) -> None:
     call(path, lambda session: list(session.initiate({"child": child, "timeout": "10000"})))
 
 
+def reconnect(path: Path, name: str) -> None:
+    """Given a VICI socket and the name of a connection and its CHILD_SA, end its IKE_SA and begin a new one.
+
+    Raise LabError when there is none to end. The new one is not waited for: a redirect may lead it elsewhere.
+    """
+
+    def use(session: Any) -> None:
+        list(session.terminate({"ike": name, "timeout": "5000"}))
+        list(session.initiate({"child": name, "timeout": "-1"}))
+
+    call(path, use)
+
+
 async def wait_ready(path: Path, *, deadline: float, alive: Callable[[], bool]) -> None:
     """Wait until charon answers on its VICI socket.
 

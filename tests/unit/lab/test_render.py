@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_interface
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from mobikectl.errors import LabError
 from mobikectl.lab import render
 from mobikectl.lab.scenario import load_scenario
+from mobikectl.lab.topology import End, Node, Role, Wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +70,17 @@ def test_the_plugin_is_loaded_after_vici_where_it_is_wanted_and_nowhere_else() -
         render.strongswan_conf(replace(CLIENT, plugin=True), esp="kernel")
     )
     assert "rmobike" not in load_line(render.strongswan_conf(CLIENT, esp="kernel"))
+
+
+def test_a_further_gateway_has_the_same_identity_and_its_own_addresses() -> None:
+    second = Node("second", Role.GATEWAY)
+    ends = (
+        End("second", "wan1", (ip_interface("198.18.11.1/24"),)),
+        End("router", "second", (ip_interface("198.18.11.254/24"),)),
+    )
+    one = replace(TOPOLOGY.tunnel("one"), also=("second",))
+    nodes = {**TOPOLOGY.nodes, "second": second}
+    topology = replace(TOPOLOGY, nodes=nodes, wires=(*TOPOLOGY.wires, Wire(ends)), tunnels=(one,))
+    text = render.swanctl_conf(topology, second, {"one": "k"})
+    assert "local_addrs = 198.18.11.1" in text
+    assert "id = gateway.lab.example" in text

@@ -112,3 +112,16 @@ def test_a_node_says_whether_its_charon_loads_the_plugin() -> None:
 def test_a_plugin_is_a_truth_value_of_a_node_with_a_charon(node: str, value: Any) -> None:
     with pytest.raises(LabError, match="plugin"):
         parse_topology(changed("nodes", node, "plugin", to=value), where="here")
+
+
+def test_a_tunnel_may_be_served_by_further_gateways() -> None:
+    data = copy.deepcopy(GOOD)
+    data["nodes"]["gateway2"] = {"role": "gateway", "inside": ["198.18.200.1/32"]}
+    data["tunnels"]["office"]["also"] = ["gateway2"]
+    assert parse_topology(data, where="here").tunnel("office").also == ("gateway2",)
+
+
+@pytest.mark.parametrize("also", ["gateway", "client", "nobody"])
+def test_a_further_gateway_is_another_one(also: str) -> None:
+    with pytest.raises(LabError, match="also"):
+        parse_topology(changed("tunnels", "office", "also", to=[also]), where="here")
