@@ -202,17 +202,19 @@ class Bridge:
     # --- the plugin -------------------------------------------------------------------------------
 
     async def _follow_plugin(self) -> None:
+        again = False
         async with aclosing(self._plugin.session.events(EVENTS)) as events:
             async for event in events:
                 if isinstance(event, EventGap):
                     self._listening = False
-                    await self._listen()
+                    await self._listen(again=again)
+                    again = True
                 elif isinstance(event, EventLost):
                     self._lost(event.reason)
                 else:
                     self._decode(event)
 
-    async def _listen(self) -> None:
+    async def _listen(self, *, again: bool) -> None:
         """Tell the plugin what to report and to answer; again until it has understood."""
         while not self._listening:
             try:
@@ -226,7 +228,8 @@ class Bridge:
             else:
                 self._listening = True
         for session in self._sessions.values():
-            session.put(Reset("the plugin is there"))
+            if again:
+                session.put(Reset("the plugin is there again"))
             session.tell(Ready())
         self._wake()
 

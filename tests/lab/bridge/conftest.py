@@ -47,15 +47,19 @@ class Ends:
     told: list[Told] = field(default_factory=list)
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def until(self, kind: type[EventT], **fields: object) -> EventT:
-        async with asyncio.timeout(WAIT_S):
-            while True:
-                self.news.clear()
-                for told in self.told:
-                    event = told.event
-                    if isinstance(event, kind) and all(getattr(event, k) == v for k, v in fields.items()):
-                        return event
-                await self.news.wait()
+    async def until(self, kind: type[EventT], *, since: int = 0, **fields: object) -> EventT:
+        """Wait for an event of this kind whose fields have these values, and return it."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while True:
+                    self.news.clear()
+                    for told in self.told[since:]:
+                        event = told.event
+                        if isinstance(event, kind) and all(getattr(event, k) == v for k, v in fields.items()):
+                            return event
+                    await self.news.wait()
+        except TimeoutError:
+            raise AssertionError(f"no {kind.__name__} {fields}; told {self.told}") from None
 
     def kinds(self) -> list[str]:
         return [type(told.event).__name__ for told in self.told]
