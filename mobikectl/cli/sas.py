@@ -10,6 +10,7 @@ from rich.live import Live
 
 from mobikectl.charon import commands
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
+from mobikectl.cli.capabilities import can_do, peers_known
 from mobikectl.cli.charon import charon_session
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.output import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from mobikectl.cli.capabilities import Known
     from mobikectl.model import ChildSa, IkeSa
 
 REDRAW_S = 0.25
@@ -44,16 +46,20 @@ REDRAW_S = 0.25
 @json_option
 @run_async
 async def sas(settings: Settings, watch: bool, peer: str | None, as_json: bool) -> None:
-    """List charon's IKE_SAs with their paths, peers and traffic."""
+    """List charon's IKE_SAs with their paths, peers and traffic.
+
+    What a peer can do (MOBIKE, R: it may be asked to switch, redirect) is known where charon has the rmobike plugin.
+    """
     if watch:
         await _watch(settings, peer, as_json)
         return
     async with charon_session(settings) as session:
         found = _chosen(await commands.list_sas(session), peer)
+    known = await peers_known(settings)
     if as_json:
-        print_json(found)
+        print_json([{**plain(sa), "peer": known.get(sa.uniqueid)} for sa in found])
     elif found:
-        console.print(_table(found))
+        console.print(_table(found, known))
     else:
         console.print("no IKE_SA" + (f" of {peer}" if peer else ""))
 
@@ -99,17 +105,18 @@ def _chosen(found: Iterable[IkeSa], peer: str | None) -> list[IkeSa]:
     return sorted(wanted, key=lambda sa: sa.uniqueid)
 
 
-def _table(found: list[IkeSa]) -> Table:
-    return table(
-        ["id", "connection", "state", "role", "path", "NAT", "peer", "CHILD_SAs", "in", "out", "age"],
-        [_row(sa) for sa in found],
-    )
+def _table(found: list[IkeSa], known: Known | None = None) -> Table:
+    columns = ["id", "connection", "state", "role", "path", "NAT", "peer", "CHILD_SAs", "in", "out", "age"]
+    if known:
+        columns.insert(7, "can")
+    return table(columns, [_row(sa, known) for sa in found])
 
 
-def _row(sa: IkeSa) -> list[object]:
+def _row(sa: IkeSa, known: Known | None) -> list[object]:
     good = sa.state in {IkeState.ESTABLISHED, IkeState.REKEYING}
     nat = "+".join(word for word, is_there in (("here", sa.nat_local), ("peer", sa.nat_remote)) if is_there)
     counters = [child.counters for child in sa.children if child.counters is not None]
+    can = [can_do(known.get(sa.uniqueid))] if known else []
     return [
         sa.uniqueid,
         sa.name,
@@ -118,6 +125,7 @@ def _row(sa: IkeSa) -> list[object]:
         f"{sa.path.local} -> {sa.path.remote}",
         nat or "-",
         sa.remote_id,
+        *can,
         ", ".join(_child(child) for child in sa.children) or "-",
         human_bytes(sum(c.bytes_in for c in counters)) if counters else "-",
         human_bytes(sum(c.bytes_out for c in counters)) if counters else "-",
