@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.bridge.events import PeerBack, PeerFault
+from mobikectl.bridge.events import Delivered, Over, PeerBack, PeerFault
 from mobikectl.bridge.planned import Outcome, Planned, disconnect, end
 from mobikectl.bridge.translate import MOST_SENT
 from mobikectl.charon.rmobike import Rmobike
 from mobikectl.errors import NotFoundError
-from mobikectl.protocol.addrnotify import PeerAway
+from mobikectl.protocol.addrnotify import PeerAway, State
 from mobikectl.wire.bridge import Spoken
 
+from ..rmobike.lab import ROOT
 from .conftest import beside, patient
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ pytestmark = [
 ]
 KIVINEN = patient(Spoken.KIVINEN)
 TOKEN = "hostile"  # noqa: S105 - a name for the answer, no secret
+HOOK = ROOT / "packaging" / "systemd" / "mobikectl-sleep"
 MOBIKECTL = (sys.executable, "-m", "mobikectl")
 
 
@@ -74,6 +77,43 @@ async def test_an_announced_silence_leaves_the_ike_sa_as_it_was(pair: Lab) -> No
     assert after["initiator-spi"] == before["initiator-spi"]
     sent, answered = await (await pair.ping(20)).result()
     assert sent == answered
+
+
+async def test_a_peer_that_is_silent_for_longer_than_it_said_is_checked_and_let_go(pair: Lab) -> None:
+    async with beside(pair.gateway, KIVINEN) as gateway:
+        assert (await announce(pair, 2)).outcome is Outcome.KEPT
+        pair.block("198.18.1.2")
+        await pair.gateway.event("ike-updown", since=1, timeout=90)
+        assert (await gateway.until(Over)).reason == "the IKE_SA is gone"
+    assert await pair.gateway.sas() == []
+
+
+async def test_a_peer_that_is_back_in_time_without_a_word_is_found_by_the_check(pair: Lab) -> None:
+    async with beside(pair.gateway, KIVINEN) as gateway:
+        assert (await announce(pair, 2)).outcome is Outcome.KEPT
+        since = len(gateway.told)
+        await gateway.until(Delivered, since=since)
+        assert gateway.only(Spoken.KIVINEN).machine.state is State.SETTLED
+    await pair.gateway.sa()
+
+
+async def test_the_sleep_hook_announces_the_silence_and_its_end(pair: Lab) -> None:
+    defaults = pair.directory / "defaults"
+    arguments = " ".join(sockets(pair.client))
+    defaults.write_text(
+        f"MOBIKECTL='{' '.join(MOBIKECTL)}'\nSILENCE=900\nARGUMENTS='{arguments}'\n", encoding="ascii"
+    )
+
+    async def hook(when: str) -> None:
+        environment = {**os.environ, "MOBIKECTL_SLEEP_DEFAULTS": str(defaults)}
+        process = await asyncio.create_subprocess_exec(HOOK, when, "suspend", env=environment)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+
+    async with beside(pair.gateway, KIVINEN) as gateway:
+        await hook("pre")
+        assert (await gateway.until(PeerAway)).seconds == 900
+        await hook("post")
+        await gateway.until(PeerBack)
 
 
 async def test_a_gateway_says_no_to_a_silence_that_is_too_long_for_it(pair: Lab) -> None:
