@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 COMMAND_DEADLINE = 20.0
 CHARON_DEADLINE = 30.0
+REACH_DEADLINE = 10
 CHARON_NICE = -15
 BINDS = """mount --bind "$1" /run && mount --bind /run/strongswan.conf /etc/strongswan.conf \
 && mount --bind /run/swanctl /etc/swanctl && shift && exec "$@" """
@@ -73,12 +74,20 @@ class Lab:
             # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
             os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
         await asyncio.gather(*(self._ready(name) for name in self.topology.charons))
+        await asyncio.gather(*(self._reach(t.client, str(t.remote[0])) for t in self.topology.tunnels))
 
     def _charon_command(self, name: str) -> list[str]:
         if not self.topology.nodes[name].plugin:
             return [str(CHARON)]
         # Its mount points are made in the node's own /run, which goes with the lab.
         return ["env", "TMPDIR=/run", str(WITH_PLUGIN), str(require_plugin()), str(CHARON)]
+
+    async def _reach(self, node: str, remote: str) -> None:
+        """Wait until the way to an address works: neighbour discovery may hold the first packets of charon back.
+
+        Held back and let go together, retransmitted IKE_SA_INIT requests would make as many half-open IKE_SAs.
+        """
+        await self.run_in(node, "ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", str(REACH_DEADLINE), remote)
 
     async def _setup_node(self, name: str) -> None:
         node = self.topology.nodes[name]
