@@ -375,16 +375,20 @@ class MoveExecutor:
     async def _arrive(self, move: Move, course: _Course) -> tuple[Move, str | None]:
         """Wait until the IKE_SA is on the new path, or will not be; return the move, and None or what is wrong."""
         by_notify = move.mechanism is Mechanism.NOTIFY
-        arriving = self._await_switch(move, course) if by_notify else self._await_path(move, course)
+        wait = self._await_switch if by_notify else self._await_path
         if course.request is None:
-            return await arriving
-        outcome = await course.request.first(arriving)
-        if not isinstance(outcome, str):
-            return outcome
+            return await wait(move, course)
+        outcome = await course.request.first(wait(move, course))
+        after, problem = (move, outcome) if isinstance(outcome, str) else outcome
+        if problem is None:
+            return after, None
+        with contextlib.suppress(CharonError):
+            # charon tells of no update when the peer's first message of a rekeyed IKE_SA comes over the new path.
+            await self._ask(move.sa, time.monotonic() + COUNTERS_S)
         sa = self._sas.find(move.sa)
         if sa is not None and sa.path.local == move.after.local:
-            return await (self._await_switch(move, course) if by_notify else self._await_path(move, course))
-        return move, outcome
+            return await wait(move, course)
+        return after, problem
 
     async def _await_switch(self, move: Move, course: _Course) -> tuple[Move, str | None]:
         """Wait until the peer has switched. Which of its own addresses it uses then is its own matter."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mobikectl.charon.rmobike_events import PluginEvent
-    from mobikectl.model import IpAddress
+    from mobikectl.model import IkeSa, IpAddress
 
 
 class Plugin:
@@ -30,7 +30,7 @@ class Plugin:
 
     def __init__(self) -> None:
         self.asked: list[object] = []
-        self.reaction: Callable[[str, IpAddress], None] = lambda _token, _address: None
+        self.reaction: Callable[[str, IpAddress], object] = lambda _token, _address: None
         self.refuses = False
 
     async def switch_address(self, ike_id: int, address: IpAddress, *, token: str, timeout_s: int) -> None:
@@ -126,6 +126,24 @@ async def test_an_acknowledgement_is_no_success() -> None:
     scene.plugin.reaction = lambda token, _address: scene.answer(SwitchAcked(7, token))
     move = await scene.move()
     assert (move.state, move.reason) == (MoveState.FAILED, "the peer did not switch in time")
+
+
+async def test_a_switch_that_no_event_told_of_is_seen_when_charon_is_asked() -> None:
+    scene = Scene(initiator=False)
+    refresh = scene.world.refresh
+
+    async def find_it_there(uniqueid: int) -> IkeSa | None:
+        if scene.plugin.asked and scene.link.peer(7) is None:
+            scene.world._follow(VIA_B)
+        return await refresh(uniqueid)
+
+    def moved_silently(token: str, _address: IpAddress) -> None:
+        scene.answer(SwitchTimeout(7, token, "no-update"))
+        scene.link.forget(7)
+
+    scene.world.refresh = find_it_there  # type: ignore[method-assign]
+    scene.plugin.reaction = lambda *told: asyncio.get_running_loop().call_later(0.05, moved_silently, *told)
+    assert (await scene.move()).state is MoveState.VERIFIED
 
 
 async def test_a_plugin_that_refuses_the_switch_fails_the_move() -> None:
