@@ -122,6 +122,7 @@ class BridgeSession:
         self._inbox: asyncio.Queue[Item] = asyncio.Queue(INBOX)
         self._keepable = 0
         self._count = 0
+        self._ended = False
         self._begin()
 
     def _begin(self) -> None:
@@ -144,6 +145,8 @@ class BridgeSession:
 
     async def ask(self, call: Callable[[Any, float], None]) -> None:
         """Given what to call with the machine and the time, have it called. Raises what it raises."""
+        if self._ended:
+            raise LocalProtocolError("the session is over", hint="the IKE_SA is gone")
         ask = Ask(call, asyncio.get_running_loop().create_future())
         self.put(ask)
         try:
@@ -165,6 +168,7 @@ class BridgeSession:
                 if item is not None:
                     await self._take(item)
         finally:
+            self._ended = True
             self._tell_rest()
             self._refuse_waiting("the session is over")
 

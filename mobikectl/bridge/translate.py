@@ -29,6 +29,14 @@ DELETE_IKE_SA = bytes([1, 0, 0, 0])
 
 MOST_SENT = 20
 """Notifies in a message that we send: for more, the peer's charon answers INVALID_SYNTAX and the IKE_SA ends."""
+MOST_OCTETS = 1100
+"""All notifies of a message that we send: it must fit into one IKE fragment (1,280 octets by default).
+
+A charon that is built with mediation (Debian's 5.9.8 is) drops fragmented INFORMATIONALs as unencrypted ones
+(strongSwan, process_message_job.c), and the unanswered request ends the IKE_SA.
+"""
+NOTIFY_HEAD = 8
+"""Octets of a Notify payload before its data (RFC 7296 section 3.10)."""
 MOST_NOTIFIES = 32
 """As many as the plugin can send in one message; of longer ones the rest is not looked at."""
 MOST_OPEN = 64
@@ -56,14 +64,15 @@ def to_notifies(spoken: Spoken, payloads: Iterable[Payload], mark: BridgeMark) -
     """Given a machine's payloads and the mark that ends them, return what the plugin is to send.
 
     The plugin cannot set a Protocol ID: it is 0 always. Raise DecodeError for a payload that has no form, and
-    for more than MOST_SENT notifies.
+    for more than MOST_SENT notifies or MOST_OCTETS.
     """
     dialect = DIALECTS[spoken]
     notifies = tuple(_bare(dialect, payload) for payload in (*payloads, mark))
-    if len(notifies) > MOST_SENT:
+    octets = sum(NOTIFY_HEAD + len(notify.data) for notify in notifies)
+    if len(notifies) > MOST_SENT or octets > MOST_OCTETS:
         raise DecodeError(
-            f"{len(notifies)} notifies in a message: charon accepts {MOST_SENT}",
-            hint="announce fewer addresses",
+            f"{len(notifies)} notifies of {octets} octets: charon takes {MOST_SENT} of {MOST_OCTETS} at most",
+            hint="announce fewer addresses, or update all SAs at once",
         )
     return notifies
 

@@ -25,7 +25,7 @@ from mobikectl.model import Path
 from mobikectl.protocol.addrnotify import change
 from mobikectl.protocol.exchange import Delete
 from mobikectl.wire.bridge import BRIDGE_MARK, BRIDGE_PAYLOAD, BridgeMark, BridgePayload, Part, Spoken
-from mobikectl.wire.dupont import PeerAddressUpdate, RrCookie
+from mobikectl.wire.dupont import PeerAddressUpdate, RrCookie, UpdateProtocol
 from mobikectl.wire.kivinen import DisconnectNotify
 from mobikectl.wire.notify import Notify
 
@@ -69,6 +69,16 @@ def test_no_more_notifies_are_sent_than_charon_accepts() -> None:
     assert len(to_notifies(Spoken.KIVINEN, addresses[1:], REQUEST)) == MOST_SENT
     with pytest.raises(DecodeError):
         to_notifies(Spoken.KIVINEN, addresses, REQUEST)
+
+
+def test_no_message_is_sent_that_would_be_fragmented() -> None:
+    spis = tuple(range(1, 281))
+    with pytest.raises(DecodeError, match="octets"):
+        to_notifies(
+            Spoken.DUPONT,
+            (PeerAddressUpdate(protocol=UpdateProtocol.ESP, spis=spis),),
+            BridgeMark(Spoken.DUPONT, Part.REQUEST),
+        )
 
 
 @pytest.mark.parametrize("data", [b"", b"\x2a", b"\x2a\x03\x00\x00\x00", b"\xd5\x00", b"\x29\x00\x00\x00"])
