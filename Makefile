@@ -46,7 +46,7 @@ types: venv ## mypy --strict
 
 unit: setup ## unit, contract, vector, property and fuzz tests
 	@echo "== tests"
-	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not charon" $(PYTEST_ARGS) tests
+	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not charon" --reruns 1 $(PYTEST_ARGS) tests
 
 # Real daemons on a shared machine: what fails once and passes when it has the machine to itself was starved.
 # The closing lines name what was run again.

@@ -174,7 +174,7 @@ def _only_lab() -> str:
     type=click.IntRange(1, 10),
     default=1,
     show_default=True,
-    help="Run a scenario that only missed limits so often; the result tells.",
+    help="Run a scenario that missed a limit or its end so often; the result tells.",
 )
 @json_option
 def run(
