@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from mobikectl.bridge.session import BridgeSession
     from mobikectl.wire.bridge import Spoken
 
-    from ..rmobike.lab import Node
+    from ..rmobike.lab import Lab, Node
 
-__all__ = ["Ends", "beside", "lab", "pair", "patient"]
+__all__ = ["Ends", "beside", "flows", "lab", "pair", "patient"]
 
 EventT = TypeVar("EventT")
 WAIT_S = 40.0
@@ -37,6 +37,15 @@ def patient(*spoken: Spoken, **options: object) -> BridgeSettings:
         retransmission=Retransmission(first_s=1.0, factor=1.0),
         **options,  # type: ignore[arg-type]
     )
+
+
+async def flows(lab: Lab) -> None:
+    """Wait until all of a few pings are answered: ESP in userland rekeys the CHILD_SA after each move."""
+    for _ in range(10):
+        sent, answered = await (await lab.ping(20)).result()
+        if sent == answered:
+            return
+    raise AssertionError(f"{answered} of {sent} pings are answered")
 
 
 @dataclass
