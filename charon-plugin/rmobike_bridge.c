@@ -19,9 +19,15 @@
 
 #include "rmobike_task.h"
 
-/** Longest notification data accepted from clients and reported to them */
+/** Longest notification data and most notifies of a message reported to clients */
 #define MAX_DATA 8192
-#define MAX_NOTIFIES 32
+#define MAX_REPORTED 32
+/** charon answers the 21st notify of an INFORMATIONAL with INVALID_SYNTAX, for
+ * which the sender has to close its IKE_SA (RFC 7296, section 2.21.3) */
+#define MAX_NOTIFIES 20
+/** A message that has to be fragmented is taken for an unencrypted one by a
+ * charon built with mediation (process_message_job.c), and never answered */
+#define MAX_OCTETS 1100
 #define MAX_RULES 64
 
 typedef struct private_rmobike_bridge_t private_rmobike_bridge_t;
@@ -151,7 +157,7 @@ static void add_notifies(vici_builder_t *builder, message_t *message)
 	int count = 0;
 
 	enumerator = message->create_payload_enumerator(message);
-	while (count < MAX_NOTIFIES && enumerator->enumerate(enumerator, &payload))
+	while (count < MAX_REPORTED && enumerator->enumerate(enumerator, &payload))
 	{
 		if (payload->get_type(payload) == PLV2_NOTIFY)
 		{
@@ -515,6 +521,7 @@ static linked_list_t *parse_notifies(vici_message_t *request)
 	linked_list_t *notifies;
 	rmobike_notify_t *notify;
 	enumerator_t *enumerator;
+	size_t octets = 0;
 	char *str;
 	bool good;
 
@@ -530,6 +537,8 @@ static linked_list_t *parse_notifies(vici_message_t *request)
 		if (notify)
 		{
 			notifies->insert_last(notifies, notify);
+			octets += notify->data.len;
+			good = octets <= MAX_OCTETS;
 		}
 	}
 	enumerator->destroy(enumerator);
@@ -596,7 +605,8 @@ CALLBACK(send_notify, vici_message_t*,
 	{
 		return this->control->refuse(this->control, "bad-request",
 							"notifies has to be a list of 1 to %d items "
-							"TYPE:HEX", MAX_NOTIFIES);
+							"TYPE:HEX, %d octets of data in all",
+							MAX_NOTIFIES, MAX_OCTETS);
 	}
 	return queue_notifies(this, id, token, notifies);
 }

@@ -172,3 +172,21 @@ async def test_bad_requests_are_refused_with_a_reason_and_charon_lives(pair: Lab
     assert (await pair.gateway.command("status"))["plugin"] == b"rmobike"
     sent, answered = await (await pair.ping(20)).result()
     assert sent == answered
+
+
+@pytest.mark.parametrize("notifies", [["50001:aa"] * 20, ["50001:" + "aa" * 1100]], ids=["20", "1100 octets"])
+async def test_the_most_that_may_be_sent_is_answered(pair: Lab, notifies: list[str]) -> None:
+    await send(pair, *notifies)
+    await pair.client.event("notify-answered", token=TOKEN)
+    assert await pair.client.sa()
+
+
+@pytest.mark.parametrize(
+    "notifies",
+    [["50001:aa"] * 21, ["50001:" + "aa" * 1101], ["50001:" + "aa" * 600] * 2],
+    ids=["21", "1101", "2x600"],
+)
+async def test_what_would_cost_the_ike_sa_is_refused(pair: Lab, notifies: list[str]) -> None:
+    with pytest.raises(CharonRefusedError, match="1 to 20 items"):
+        await send(pair, *notifies)
+    assert await pair.client.sa()
