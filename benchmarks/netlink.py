@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import gc
 import json
+import math
 import os
 import resource
 import secrets
@@ -266,6 +267,15 @@ async def monitor_latency(ns: str, make: Causer, count: int) -> dict[str, Any]:
 
 
 async def pyroute2_latency(ns: str, make: Causer, count: int) -> dict[str, Any]:
+    """Measure pyroute2's own events; nothing when its namespace's socket does not come, as it does now and then."""
+    try:
+        async with asyncio.timeout(30 + 0.2 * count):
+            return await _pyroute2_latency(ns, make, count)
+    except TimeoutError:
+        return {"from_call": summary([math.nan]), "from_return": summary([math.nan])}
+
+
+async def _pyroute2_latency(ns: str, make: Causer, count: int) -> dict[str, Any]:
     async with AsyncIPRoute(netns=ns) as ipr:
         await ipr.bind(groups=1 << (rtnl.RTNLGRP_IPV4_IFADDR - 1))
 
