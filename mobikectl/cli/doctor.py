@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mobikectl import doctor as checks
 from mobikectl.charon import daemon as charon_daemon
 from mobikectl.cli.charon import charon_session
 from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
@@ -58,7 +57,7 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
         async with charon_session(settings) as session:
             known = await charon_daemon.inspect(session)
     except CharonError as error:
-        return None, [checks.Finding(Level.PROBLEM, "charon", error.message, error.hint)]
+        return None, [Finding(Level.PROBLEM, "charon", error.message, error.hint)]
     file = daemon.settings_file(_pid_of(path))
     return known, [*daemon.version(known), *daemon.plugins(known), *_settings(known, file)]
 
