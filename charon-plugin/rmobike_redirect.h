@@ -29,7 +29,7 @@ typedef struct rmobike_redirect_t rmobike_redirect_t;
 
 /**
  * Redirects clients in IKE_SA_INIT and IKE_AUTH (RFC 5685) as told with the
- * commands set-redirect and clear-redirect.
+ * commands set-redirect, clear-redirect and explain-redirect.
  */
 struct rmobike_redirect_t {
 

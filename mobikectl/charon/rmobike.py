@@ -119,15 +119,52 @@ class RedirectExchange(Enum):
 class RedirectAnswer:
     """Where to redirect new clients, and which.
 
-    `percent` of the clients are redirected, chosen by a hash of the client's address (IKE_SA_INIT) or
-    identity (IKE_AUTH): the same client always gets the same answer. `except_for` holds networks and, for
-    IKE_AUTH, identities with wildcards. Clients that another gateway redirected here stay, unless `again`.
+    `percent` of the clients are redirected to `gateway`, or, with `shares` instead, to each gateway of these
+    so many percent. A hash of the client's address (IKE_SA_INIT) or identity (IKE_AUTH) decides, the one of
+    `mobikectl.policy.placement.bucket`: the same client always gets the same answer. The clients with the first
+    buckets are kept, those with the next ones go to the first share, and so on. `except_for` holds networks and, for
+    IKE_AUTH, identities with wildcards: these are kept. Clients that another gateway redirected here stay,
+    unless `again`. Raise ValueError when the percents are more than all, or `shares` and `gateway` are both given.
     """
 
-    gateway: IpAddress | str
+    gateway: IpAddress | str | None = None
     percent: int = 100
     except_for: tuple[IpNetwork | str, ...] = ()
     again: bool = False
+    shares: tuple[tuple[IpAddress | str, int], ...] = ()
+    """Gateways and percents."""
+
+    def __post_init__(self) -> None:
+        if (self.gateway is None) == (not self.shares):
+            raise ValueError("either a gateway or shares are needed")
+        percents = [percent for _, percent in self.targets]
+        if min(percents) < 0 or sum(percents) > 100:
+            raise ValueError(f"shares of {percents} percent: they have to be 0 to 100 together")
+
+    @property
+    def targets(self) -> tuple[tuple[IpAddress | str, int], ...]:
+        """Gateways and percents, whichever way they were given."""
+        return self.shares if self.gateway is None else ((self.gateway, self.percent),)
+
+
+class RedirectReason(Enum):
+    """Why a client is redirected or not."""
+
+    OFF = "off"
+    """Nothing was set for this exchange."""
+    EXCEPTED = "excepted"
+    KEPT = "kept"
+    REDIRECTED = "redirected"
+
+
+@dataclass(frozen=True, slots=True)
+class RedirectVerdict:
+    """What a client would be answered."""
+
+    bucket: int
+    """0 to 99."""
+    reason: RedirectReason
+    gateway: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,12 +335,28 @@ class Rmobike:
         """Redirect new clients from now on."""
         args = {
             "exchange": exchange.value,
-            "gateway": answer.gateway,
-            "percent": answer.percent,
+            "gateways": [f"{percent}:{gateway}" for gateway, percent in answer.targets],
             "again": answer.again,
             "except": [str(item) for item in answer.except_for],
         }
         await self._request("set-redirect", args)
+
+    async def explain_redirect(
+        self, exchange: RedirectExchange, address: IpAddress, identity: str | None = None
+    ) -> RedirectVerdict:
+        """Return what a client with this address (and, for IKE_AUTH, identity) would be answered now.
+
+        That another gateway redirected it here is not considered.
+        """
+        args: dict[str, object] = {"exchange": exchange.value, "address": address}
+        answer = await self._request(
+            "explain-redirect", args if identity is None else {**args, "identity": identity}
+        )
+        try:
+            reason = RedirectReason(word(answer, "answer"))
+        except ValueError as error:
+            raise DecodeError(f"the rmobike plugin's answer is of an unknown kind: {error}") from error
+        return RedirectVerdict(number(answer, "bucket"), reason, word(answer, "gateway", "") or None)
 
     async def clear_redirect(self, exchange: RedirectExchange) -> None:
         """Redirect new clients no longer."""

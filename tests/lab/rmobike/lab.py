@@ -186,7 +186,7 @@ class Node:
 
     async def event(
         self, name: str, *, since: int = 0, timeout: float = 30.0, **fields: str
-    ) -> dict[str, str]:
+    ) -> dict[str, Any]:
         """Wait for an event of this name whose fields have these values, and return its text fields."""
         deadline = time.monotonic() + timeout
         while True:

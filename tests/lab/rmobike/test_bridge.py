@@ -155,6 +155,18 @@ BAD_REQUESTS: list[tuple[str, dict[str, object]]] = [
     ("set-redirect", {"exchange": "IKE_AUTH", "gateway": "198.18.2.11", "percent": "101"}),
     ("set-redirect", {"exchange": "INFORMATIONAL", "gateway": "198.18.2.11"}),
     ("set-redirect", {"exchange": "IKE_AUTH", "gateway": "198.18.2.11", "except": ["x" * 300]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": []}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["198.18.2.11"]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["x:198.18.2.11"]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["5:a@b"]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["60:198.18.2.11", "41:198.18.2.12"]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["0:198.18.2.11"] * 101}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateways": ["5:" + "x" * 300]}),
+    ("set-redirect", {"exchange": "IKE_AUTH", "gateway": "198.18.2.11", "gateways": ["1:198.18.2.12"]}),
+    ("explain-redirect", {}),
+    ("explain-redirect", {"exchange": "IKE_SA_INIT", "address": "x"}),
+    ("explain-redirect", {"exchange": "IKE_SA_INIT", "address": "198.18.1.2", "identity": "a"}),
+    ("explain-redirect", {"exchange": "IKE_AUTH", "address": "198.18.1.2"}),
     ("clear-redirect", {"exchange": "?"}),
 ]
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import ipaddress
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mobikectl.charon.rmobike import (
+    RedirectAnswer,
+    RedirectExchange,
+    RedirectReason,
+    RedirectVerdict,
+    Rmobike,
+)
+from mobikectl.policy.placement import Placement, Share
+
+from .lab import ROOT
+
 if TYPE_CHECKING:
     from .lab import Lab
+
+INIT, AUTH = RedirectExchange.IKE_SA_INIT, RedirectExchange.IKE_AUTH
 
 pytestmark = [
     pytest.mark.netns,
@@ -107,3 +121,74 @@ async def test_a_share_splits_clients_by_their_address_and_always_alike(started:
             await session.request("terminate", {"ike": "vpn", "timeout": "20000"})
     assert len(outcomes) == 12, "a client got two answers"
     assert {remote for _, remote in outcomes} == {"198.18.2.10", "198.18.2.11"}
+
+
+def plugin_of(lab: Lab) -> Rmobike:
+    return Rmobike(lab.gateway.directory / "rmobike", timeout=20.0)
+
+
+async def test_the_plugin_divides_clients_by_the_same_hash_as_the_placement_policy(started: Lab) -> None:
+    vectors = tomllib.loads((ROOT / "tests" / "vectors" / "buckets.toml").read_text())
+    async with plugin_of(started) as gateway:
+        for vector in vectors["address"]:
+            address = ipaddress.ip_address(vector["address"])
+            verdict = await gateway.explain_redirect(INIT, address)
+            assert verdict == RedirectVerdict(vector["bucket"], RedirectReason.OFF), vector
+        for vector in vectors["identity"]:
+            verdict = await gateway.explain_redirect(
+                AUTH, ipaddress.ip_address("198.18.1.2"), vector["identity"]
+            )
+            assert verdict.bucket == vector["bucket"], vector
+
+
+async def test_the_plugin_answers_each_client_what_the_placement_policy_says(started: Lab) -> None:
+    """Kept ones first, then the shares in their order; an edge of a share is the edge of a bucket."""
+    shares = [("gw2", "198.18.2.11", 20), ("gw3", "2001:db8:2::10", 0), ("gw4", "2001:db8:2::11", 45)]
+    placement = Placement(
+        "gw1", 35, tuple(Share(node, ipaddress.ip_address(ip), part) for node, ip, part in shares), "a test"
+    )
+    async with plugin_of(started) as gateway:
+        answer = RedirectAnswer(shares=tuple((share.address, share.percent) for share in placement.shares))
+        await gateway.set_redirect(INIT, answer)
+        seen = set()
+        for number in range(250):
+            client = ipaddress.ip_address(f"198.18.1.{number + 1}")
+            verdict = await gateway.explain_redirect(INIT, client)
+            share = placement.target(client.packed)
+            assert verdict.gateway == (str(share.address) if share else None)
+            assert verdict.reason is (RedirectReason.REDIRECTED if share else RedirectReason.KEPT)
+            seen.add(verdict.gateway)
+    assert seen == {None, "198.18.2.11", "2001:db8:2::11"}
+
+
+async def test_an_exception_is_explained(started: Lab) -> None:
+    async with plugin_of(started) as gateway:
+        await gateway.set_redirect(
+            INIT, RedirectAnswer("gw2.example.org", except_for=(ipaddress.ip_network("198.18.1.0/24"),))
+        )
+        for address, reason, target in (
+            ("198.18.1.2", RedirectReason.EXCEPTED, None),
+            ("198.18.3.2", RedirectReason.REDIRECTED, "gw2.example.org"),
+        ):
+            verdict = await gateway.explain_redirect(INIT, ipaddress.ip_address(address))
+            assert (verdict.reason, verdict.gateway) == (reason, target)
+
+
+async def test_new_clients_are_spread_over_several_gateways(started: Lab) -> None:
+    """The client's address has bucket 87 (tests/vectors): its answer follows the edge of the shares."""
+    for first, expected in ((87, "198.18.2.12"), (88, "198.18.2.11")):
+        async with plugin_of(started) as gateway:
+            answer = RedirectAnswer(
+                shares=(
+                    (ipaddress.ip_address("198.18.2.11"), first),
+                    (ipaddress.ip_address("198.18.2.12"), 100 - first),
+                )
+            )
+            await gateway.set_redirect(INIT, answer)
+        since = len(started.client.events)
+        await started.load_pair()
+        async with started.client.vici as session:
+            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+            await started.client.event("ike-updown", since=since, up="yes")
+            assert (await started.client.sa())["remote-host"] == expected
+            await session.request("terminate", {"ike": "vpn", "timeout": "20000"})

@@ -14,6 +14,8 @@ from mobikectl.charon.rmobike import (
     PluginRefusedError,
     RedirectAnswer,
     RedirectExchange,
+    RedirectReason,
+    RedirectVerdict,
     Rmobike,
     SwitchPolicy,
     redirect_target,
@@ -134,7 +136,44 @@ async def test_a_redirect_excepts_networks_and_identities() -> None:
     await client.set_redirect(RedirectExchange.IKE_AUTH, answer)
     (_, args) = session.asked[0]
     assert args["except"] == ["2001:db8::/32", "*@example.org"]
-    assert (args["exchange"], args["percent"], args["again"]) == ("IKE_AUTH", 30, False)
+    assert (args["exchange"], args["gateways"], args["again"]) == ("IKE_AUTH", ["30:gw2.example.org"], False)
+
+
+async def test_a_redirect_spreads_clients_over_gateways_in_the_order_given() -> None:
+    client, session = plugin()
+    answer = RedirectAnswer(shares=((NEW, 30), (ip_address("2001:db8::1"), 0), ("gw3.example.org", 70)))
+    await client.set_redirect(RedirectExchange.IKE_SA_INIT, answer)
+    assert session.asked[0][1]["gateways"] == ["30:198.18.2.11", "0:2001:db8::1", "70:gw3.example.org"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"gateway": NEW, "percent": 101},
+        {"gateway": NEW, "percent": -1},
+        {"gateway": NEW, "shares": ((NEW, 5),)},
+        {"shares": ((NEW, 60), (OLD, 41))},
+        {"shares": ((NEW, 60), (OLD, -1))},
+    ],
+)
+def test_a_redirect_without_a_gateway_or_with_impossible_shares_cannot_be_made(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"shares|gateway"):
+        RedirectAnswer(**wrong)
+
+
+async def test_what_a_client_would_be_answered_is_decoded() -> None:
+    client, session = plugin({"bucket": b"42", "answer": b"redirected", "gateway": b"198.18.2.11"})
+    verdict = await client.explain_redirect(RedirectExchange.IKE_AUTH, CLIENT, "carol")
+    assert verdict == RedirectVerdict(42, RedirectReason.REDIRECTED, "198.18.2.11")
+    expected = {"exchange": "IKE_AUTH", "address": CLIENT, "identity": "carol"}
+    assert session.asked == [("explain-redirect", expected)]
+
+
+async def test_an_answer_of_an_unknown_kind_is_a_decode_error() -> None:
+    client, _ = plugin({"bucket": b"42", "answer": b"perhaps"})
+    with pytest.raises(DecodeError, match="perhaps"):
+        await client.explain_redirect(RedirectExchange.IKE_SA_INIT, CLIENT)
 
 
 def test_a_redirect_target_is_an_address_or_a_name() -> None:
