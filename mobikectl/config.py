@@ -109,6 +109,36 @@ class MoveSettings:
         )
 
 
+class Dialect(Enum):
+    """A draft from before RFC 4555 that a bridge speaks."""
+
+    KIVINEN = "kivinen"
+    """draft-kivinen-mobike-protocol-00: address lists, planned silences."""
+    DUPONT = "dupont"
+    """draft-dupont-ikev2-addrmgmt-06: peer address notifications and updates."""
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeTable:
+    """Whether and how the sidecar is the bridge of its charon; without it, `mobikectl bridge` can be."""
+
+    enabled: bool = False
+    speak: tuple[Dialect, ...] = (Dialect.KIVINEN,)
+    most_silence_s: int = 86_400
+    """The longest planned silence that is allowed, if charon's timers allow it."""
+    allow_nat: bool = False
+    """Speak dupont where NAT traversal is active, which its section 3.2 rules out."""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.speak), "speak", "at least one of kivinen, dupont", list(self.speak))
+        _require(
+            0 <= self.most_silence_s < 2**32,
+            "most_silence_s",
+            "seconds from 0 to 2^32 - 1",
+            self.most_silence_s,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class LogSettings:
     """What the sidecar writes to standard error (the journal, under systemd)."""
@@ -138,6 +168,7 @@ class Config:
     netlink: NetlinkSettings = field(default_factory=NetlinkSettings)
     paths: PathSettings = field(default_factory=PathSettings)
     move: MoveSettings = field(default_factory=MoveSettings)
+    bridge: BridgeTable = field(default_factory=BridgeTable)
     log: LogSettings = field(default_factory=LogSettings)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mobikectl.observe.plain import plain
 from mobikectl.protocol.machine import Event
 
 if TYPE_CHECKING:
@@ -19,6 +20,21 @@ class Told:
     ike_id: int
     spoken: Spoken
     event: Event
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it JSON-able: ``ike_sa``, ``protocol``, ``event`` (its name) and what the event holds."""
+        details = plain(self.event)
+        return {
+            "ike_sa": self.ike_id,
+            "protocol": self.spoken.name.lower(),
+            "event": type(self.event).__name__,
+            **(details if isinstance(details, dict) else {}),
+        }
+
+    def __str__(self) -> str:
+        body = self.as_dict()
+        head = f"IKE_SA {body.pop('ike_sa')} {body.pop('protocol')}: {body.pop('event')}"
+        return head + "".join(f" {key}={value}" for key, value in body.items())
 
 
 @dataclass(frozen=True, slots=True)

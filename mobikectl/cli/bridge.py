@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import json
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mobikectl.bridge.bridge import Bridge
+from mobikectl.bridge.claim import speaking_for
 from mobikectl.bridge.speakers import DAY_S, BridgeSettings
 from mobikectl.charon.rmobike import DEFAULT_SOCKET, Rmobike
 from mobikectl.cli.charon import charon_session
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.output import json_option
-from mobikectl.observe.plain import plain
 from mobikectl.wire.bridge import Spoken
 
 if TYPE_CHECKING:
@@ -59,30 +59,15 @@ async def bridge(
     """
 
     def tell(told: Told) -> None:
-        click.echo(json.dumps(_as_dict(told), separators=(",", ":"), default=str) if as_json else _line(told))
+        click.echo(json.dumps(told.as_dict(), separators=(",", ":"), default=str) if as_json else str(told))
 
     speak = frozenset(Spoken[name.upper()] for name in protocols)
     wanted = BridgeSettings(speak=speak, most_silence_s=most_silence, allow_nat=allow_nat)
     async with charon_session(settings) as charon, Rmobike(plugin) as control:
         await control.status()
-        running = asyncio.ensure_future(Bridge(charon, control, wanted, tell=tell).run())
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await running
-
-
-def _as_dict(told: Told) -> dict[str, Any]:
-    details = plain(told.event)
-    return {
-        "ike_sa": told.ike_id,
-        "protocol": told.spoken.name.lower(),
-        "event": type(told.event).__name__,
-        **(details if isinstance(details, dict) else {}),
-    }
-
-
-def _line(told: Told) -> str:
-    body = _as_dict(told)
-    head = f"IKE_SA {body.pop('ike_sa')} {body.pop('protocol')}: {body.pop('event')}"
-    return head + "".join(f" {key}={value}" for key, value in body.items())
+        with speaking_for(plugin):
+            running = asyncio.ensure_future(Bridge(charon, control, wanted, tell=tell).run())
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+            with contextlib.suppress(asyncio.CancelledError):
+                await running

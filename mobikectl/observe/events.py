@@ -35,6 +35,7 @@ class Source(Enum):
     PROBE = "probe"
     DECISION = "decision"
     ACTION = "action"
+    BRIDGE = "bridge"
     SIDECAR = "sidecar"
 
 

@@ -37,6 +37,7 @@ from mobikectl.observe.plain import plain
 from mobikectl.policy.paths import decides_about
 from mobikectl.policy.state import Indication, IndicationKind
 from mobikectl.probe import probe
+from mobikectl.sidecar.bridging import Bridging
 from mobikectl.sidecar.pilot import Pilot
 from mobikectl.sidecar.plugin import describe_plugin, report_plugin
 from mobikectl.sidecar.report import report_netlink, report_sa
@@ -75,6 +76,7 @@ class Sidecar:
         self._session = Session(config.charon.socket, timeout=config.charon.timeout_s)
         self._tracker = SaTracker(self._session, TrackerConfig(verify_s=config.charon.resync_s))
         self._plugin = PluginLink(config.charon.plugin_socket, timeout=config.charon.timeout_s)
+        self._bridging = Bridging(config.bridge, self._session, self._plugin.plugin, self.events)
         self._sas = Sas(self._tracker)
         self._gateways = GatewayAddresses(self._session)
         self._adopted = False
@@ -158,6 +160,7 @@ class Sidecar:
             ("settling", self._settle()),
             ("pilot", self._pilot.run()),
             ("watchdog", self._watchdog()),
+            *([("bridge", self._bridging.run())] if self.config.bridge.enabled else []),
         ]
 
     async def _end_switches(self) -> None:
@@ -345,6 +348,7 @@ class Sidecar:
                 "detail": charon.detail,
             },
             "plugin": describe_plugin(self._plugin, self.config.charon.plugin_socket),
+            "bridge": self._bridging.describe(),
             "netlink": asdict(self._watcher.counters),
             "sas": [plain(sa) for sa in sas.values()],
             "paths": [plain(explanation) for explanation in self._pilot.explanations],

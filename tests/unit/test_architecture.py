@@ -27,7 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "switch": GROUND | {"wire", "protocol", "policy", "observe"} | ADAPTERS,
     "bridge": GROUND | {"wire", "protocol", "charon", "observe"},
     "sim": GROUND | {"policy", "observe"},
-    "sidecar": GROUND | {"wire", "protocol", "policy", "observe", "config", "switch", "control"} | ADAPTERS,
+    "sidecar": GROUND
+    | {"wire", "protocol", "policy", "observe", "config", "switch", "control", "bridge"}
+    | ADAPTERS,
     "control": GROUND | {"observe"},
     "lab": GROUND | {"wire", "observe", "config", "netlink", "charon", "control"},
 }

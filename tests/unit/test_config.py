@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl import config
-from mobikectl.config import Config, OnExit, Role, load, parse
+from mobikectl.config import BridgeTable, Config, Dialect, OnExit, Role, load, parse
 from mobikectl.errors import ConfigError
 from mobikectl.policy.settings import ProbeMethod
 
@@ -119,3 +119,29 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "h.toml").write_bytes(b"#" * (config.MAX_SIZE + 1))
     with pytest.raises(ConfigError, match="larger than"):
         load(tmp_path / "h.toml")
+
+
+def test_the_bridge_is_off_and_speaks_one_draft_unless_told_otherwise() -> None:
+    table = Config().bridge
+    assert (table.enabled, table.speak, table.allow_nat) == (False, (Dialect.KIVINEN,), False)
+
+
+def test_the_bridge_can_be_configured() -> None:
+    text = '[bridge]\nenabled = true\nspeak = ["dupont", "kivinen"]\nmost_silence_s = 3600\nallow_nat = true'
+    expected = BridgeTable(True, (Dialect.DUPONT, Dialect.KIVINEN), 3600, True)
+    assert parse(text, where="m.toml").bridge == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("speak = []", ("bridge: speak", "at least one of kivinen, dupont")),
+        ('speak = ["gaelic"]', ("bridge.speak", "expected one of kivinen, dupont, got 'gaelic'")),
+        ("most_silence_s = -1", ("bridge: most_silence_s", "from 0")),
+        ("most_silence_s = 4294967296", ("bridge: most_silence_s", "2^32")),
+        ("enabled = 1", ("bridge.enabled", "true or false")),
+    ],
+)
+def test_a_bridge_that_cannot_be_is_refused(text: str, words: tuple[str, ...]) -> None:
+    said = complaint(f"[bridge]\n{text}")
+    assert all(word in said for word in words), said
