@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
+from mobikectl.cluster.node_settings import ClusterSettings  # noqa: TC001 (cattrs reads the annotations)
 from mobikectl.errors import ConfigError
 from mobikectl.model import IpAddress
+from mobikectl.policy.cluster import Mechanism
 from mobikectl.policy.settings import PathSettings
 
 if TYPE_CHECKING:
@@ -170,6 +172,8 @@ class Config:
     move: MoveSettings = field(default_factory=MoveSettings)
     bridge: BridgeTable = field(default_factory=BridgeTable)
     log: LogSettings = field(default_factory=LogSettings)
+    cluster: ClusterSettings | None = None
+    """This node's part in a cluster of gateways; None: it is in none."""
 
 
 def load(path: Path | None = None) -> Config:
@@ -250,6 +254,9 @@ def _strict(expected: str, *kinds: type) -> Callable[[Any, Any], Any]:
     return structure
 
 
+_text = _strict("a text", str)
+
+
 def _address(value: Any, _kind: Any) -> IpAddress:
     try:
         return ip_address(value if isinstance(value, str) else "")
@@ -263,6 +270,13 @@ def _enum(value: Any, kind: type[Enum]) -> Enum:
             return member
     words = ", ".join(str(member.value) for member in kind)
     raise ValueError(f"expected one of {words}, got {value!r}")
+
+
+def _mechanism(value: Any, _kind: Any) -> Mechanism:
+    for mechanism in Mechanism:
+        if mechanism.word == value:
+            return mechanism
+    raise ValueError(f"expected one of {', '.join(one.word for one in Mechanism)}, got {value!r}")
 
 
 def _optional(converter: cattrs.Converter, kind: Any) -> Callable[[Any, Any], Any]:
@@ -315,7 +329,9 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(bool, _strict("true or false", bool))
     converter.register_structure_hook(int, _strict("a whole number", int))
     converter.register_structure_hook(float, _strict("a number", int, float))
-    converter.register_structure_hook(str, _strict("a text", str))
+    converter.register_structure_hook(str, _text)
+    converter.register_structure_hook(Path, lambda value, _kind: Path(_text(value, str)))
+    converter.register_structure_hook(Mechanism, _mechanism)
     converter.register_structure_hook_func(
         lambda kind: isinstance(kind, type) and issubclass(kind, Enum), _enum
     )

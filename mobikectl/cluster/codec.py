@@ -22,10 +22,19 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn
 
 from mobikectl.cluster.backend import MAX_VALUE
-from mobikectl.cluster.records import Member, MoveRecord, NodeIntent, NodeReport
+from mobikectl.cluster.records import (
+    MAX_ROWS,
+    ClusterIntent,
+    Member,
+    MoveRecord,
+    NodeIntent,
+    NodeReport,
+    SaPart,
+    SaRow,
+)
 from mobikectl.errors import MobikectlError, StoreValueError
 from mobikectl.model import IpAddress
-from mobikectl.policy.cluster import Mechanism
+from mobikectl.policy.cluster import Capability, Mechanism
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +46,7 @@ MAX_TEXT = 512
 MAX_ITEMS = 1024
 """Items of one list."""
 MAX_NUMBER = 1 << 63
+ALL_CAPABILITIES = functools.reduce(operator.or_, (int(one) for one in Capability))
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 """Names of nodes and clusters: what a host name can be."""
 
@@ -138,6 +148,12 @@ def _enum(value: Any, kind: type[Enum]) -> Enum:
     raise ValueError(f"expected one of {', '.join(_word(member) for member in kind)}, got {_found(value)}")
 
 
+def _capability(value: Any, _kind: Any) -> Capability:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"expected capabilities as a number, got {_found(value)}")
+    return Capability(value & ALL_CAPABILITIES)  # a newer version may know more of them
+
+
 def _word(member: Enum) -> str:
     return member.word if isinstance(member, Mechanism) else str(member.value)
 
@@ -185,6 +201,15 @@ def _check(record: object) -> None:
         _require(record.rate_per_s is None or record.rate_per_s > 0, "the rate")
     elif isinstance(record, MoveRecord):
         _require(bool(record.steps and record.sas), "the number of steps or IKE_SAs")
+    elif isinstance(record, SaRow):
+        numbers = (record.bytes_per_s, record.packets_per_s, record.redirects, record.refused_for_s)
+        _require(min(*numbers, record.moved_ago_s or 0.0) >= 0, "a number of the IKE_SA")
+        _require(record.redirects < 1 << 15, "the number of redirects")
+    elif isinstance(record, SaPart):
+        good = 0 <= record.part < record.parts and record.sequence >= 0 and len(record.rows) <= MAX_ROWS
+        _require(good, "a number of the part")
+    elif isinstance(record, ClusterIntent):
+        _require(record.apply >= 0, "the number of orders")
 
 
 def _require(good: bool, what: str) -> None:
@@ -226,7 +251,9 @@ def _make_converter() -> cattrs.Converter:
     )
     converter.register_structure_hook_func(_is_enum, _enum)
     converter.register_structure_hook(Mechanism, _enum)  # an int, too: the hook for int would take it
+    converter.register_structure_hook(Capability, _capability)  # the same
     converter.register_unstructure_hook_func(_is_enum, _word)
+    converter.register_unstructure_hook(Capability, int)
     for address in (IPv4Address, IPv6Address):
         converter.register_unstructure_hook(address, str)
     converter.register_unstructure_hook_func(lambda kind: kind == IpAddress, str)

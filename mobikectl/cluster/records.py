@@ -11,7 +11,15 @@ from enum import Enum
 from typing import Generic, TypeVar
 
 from mobikectl.model import IpAddress  # noqa: TC001 (the codec reads the annotations)
-from mobikectl.policy.cluster import Capacity, Health, Load, Mechanism, Reason, ServingAddress
+from mobikectl.policy.cluster import (
+    Capability,
+    Capacity,
+    Health,
+    Load,
+    Mechanism,
+    Reason,
+    ServingAddress,
+)
 
 T = TypeVar("T")
 
@@ -82,6 +90,49 @@ class NodeReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SaRow:
+    """One IKE_SA that a node serves. Times are those at the moment when its part was written."""
+
+    key: str
+    """``NODE/PEER-ID#N``: names it in the whole cluster and survives rekeys."""
+    peer_id: str
+    peer: str
+    """The peer's outer address."""
+    address: IpAddress
+    """The address of the node that it is served at."""
+    bytes_per_s: float = 0.0
+    packets_per_s: float = 0.0
+    capability: Capability = Capability.NONE
+    behind_nat: bool = False
+    pool: str = ""
+    site: str = ""
+    moved_ago_s: float | None = None
+    """Seconds since it was moved; None: not lately."""
+    redirects: int = 0
+    """How often this client was redirected in the last 300 s."""
+    refused_for_s: float = 0.0
+    """Seconds for which it is to be left alone: it refused a move."""
+
+
+MAX_ROWS = 500
+"""IKE_SAs of one part."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaPart:
+    """Some of the IKE_SAs that a node serves: so many as one value of the store takes."""
+
+    node: str
+    instance: str
+    sequence: int
+    """Grows with each writing of an instance, over all of its parts."""
+    part: int
+    parts: int
+    """How many parts there were when this one was written."""
+    rows: tuple[SaRow, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeIntent:
     """What operators want of one node. Stays when the node is away."""
 
@@ -101,6 +152,8 @@ class ClusterIntent:
     """What operators want of the whole cluster."""
 
     paused: bool = False
+    apply: int = 0
+    """Counts the operators' orders to plan and carry out now (``balance = "manual"``)."""
     by: str = ""
     note: str = ""
 

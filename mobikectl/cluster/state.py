@@ -15,6 +15,8 @@ from mobikectl.cluster.records import (
     NodeIntent,
     NodeReport,
     Pin,
+    SaPart,
+    SaRow,
     Versioned,
 )
 from mobikectl.errors import StoreValueError
@@ -22,7 +24,7 @@ from mobikectl.errors import StoreValueError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mobikectl.cluster.backend import Entry
+    from mobikectl.cluster.backend import Entry, Snapshot
 
 DIGITS = 12
 """Of a move's number in its key: as text, keys are then in the order of the numbers."""
@@ -69,6 +71,49 @@ class Journal:
     revision: int
     moves: tuple[Versioned[MoveRecord], ...]
     broken: tuple[StoreValueError, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSas:
+    """The IKE_SAs that the nodes tell of, at one moment."""
+
+    revision: int
+    parts: Mapping[str, Versioned[SaPart]] = field(default_factory=dict)
+    """By key."""
+    broken: tuple[StoreValueError, ...] = ()
+
+    def by_node(self) -> dict[str, tuple[SaRow, ...]]:
+        """Return the IKE_SAs of each node."""
+        found: dict[str, list[SaRow]] = {}
+        for part in self.parts.values():
+            found.setdefault(part.value.node, []).extend(part.value.rows)
+        return {node: tuple(rows) for node, rows in found.items()}
+
+
+def sas_of(prefix: str, snapshot: Snapshot, known: ClusterSas | None) -> ClusterSas:
+    """Given what was read below ``sas/`` and what was known before, return it; only what changed is decoded."""
+    parts: dict[str, Versioned[SaPart]] = {}
+    broken: list[StoreValueError] = []
+    for entry in snapshot.entries:
+        before = known.parts.get(entry.key) if known is not None else None
+        if before is not None and before.revision == entry.revision:
+            parts[entry.key] = before
+            continue
+        try:
+            part = from_json(entry.key, entry.value, SaPart)
+            node, _, number = entry.key.removeprefix(prefix).partition("/")
+            _same(entry.key, check_name(part.node), node)
+            _same(entry.key, part_place(part.part), number)
+        except StoreValueError as error:
+            broken.append(error)
+        else:
+            parts[entry.key] = Versioned(part, entry.revision)
+    return ClusterSas(snapshot.revision, parts, tuple(broken))
+
+
+def part_place(part: int) -> str:
+    """Given a part's number, return the last part of its key."""
+    return f"{part:05d}"
 
 
 class StateReader:

@@ -6,6 +6,7 @@ was first; nothing was written). Below the cluster's prefix:
 
     state/members/NODE      Member, under the node's lease
     state/reports/NODE      NodeReport, under the same lease
+    sas/NODE/PART           SaPart: some of the IKE_SAs that the node serves, under its lease
     state/leader            Leader, under the candidate's lease; its revision is the fencing token
     state/intents/NODE      NodeIntent: drain, weight
     state/cluster           ClusterIntent: pause
@@ -13,7 +14,8 @@ was first; nothing was written). Below the cluster's prefix:
     journal/moves/NUMBER    MoveRecord
     journal/next            the number of the next move
 
-Everything below ``state/`` is read at once, at one revision, so that nobody decides on a mixture of two moments.
+Everything below ``state/`` is read at once, at one revision, so that nobody decides on a mixture of two moments. The
+IKE_SAs are apart: they are many, and change all the time.
 """
 
 from __future__ import annotations
@@ -35,16 +37,20 @@ from mobikectl.cluster.records import (
     NodeIntent,
     NodeReport,
     Pin,
+    SaPart,
     Versioned,
 )
 from mobikectl.cluster.state import (
     Changed,
+    ClusterSas,
     ClusterState,
     Journal,
     StateReader,
     leader_of,
     move_of,
+    part_place,
     place,
+    sas_of,
 )
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreValueError
 
@@ -60,6 +66,10 @@ MAX_TAIL = 500
 """Moves of one look into the journal."""
 MAX_MOVES = MAX_WRITES - 1
 """Moves of one append; a longer plan is appended in parts, so that its first moves begin while it is written."""
+
+
+MAX_COMMIT = 1 << 20
+"""Octets of one commit of IKE_SAs: etcd takes 1.5 MiB unless configured (--max-request-bytes)."""
 
 
 class Store:
@@ -108,6 +118,29 @@ class Store:
         """Given a report and the node's lease, publish it and return the revision. Raise LeaseLostError."""
         key = self._key("state", "reports", check_name(report.node))
         return await self._backend.commit([], [Write(key, to_json(report), lease)])
+
+    async def report_sas(self, parts: Sequence[SaPart], lease: int) -> None:
+        """Given the parts that changed and the node's lease, publish them, in as many commits as they need.
+
+        Raise LeaseLostError. What an interrupted call wrote stays: each part stands for itself.
+        """
+        batch: list[Write] = []
+        size = 0
+        for part in parts:
+            key = self._key("sas", check_name(part.node), part_place(part.part))
+            value = to_json(part)
+            if batch and (size + len(value) > MAX_COMMIT or len(batch) == MAX_WRITES):
+                await self._backend.commit([], batch)
+                batch, size = [], 0
+            batch.append(Write(key, value, lease))
+            size += len(value)
+        if batch:
+            await self._backend.commit([], batch)
+
+    async def sas(self, known: ClusterSas | None = None) -> ClusterSas:
+        """Given what was read before (it spares decoding it again), return the IKE_SAs of all nodes."""
+        prefix = self._key("sas", "")
+        return sas_of(prefix, await self._backend.read(prefix), known)
 
     # Who decides
 

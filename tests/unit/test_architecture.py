@@ -28,8 +28,9 @@ ALLOWED: dict[str, set[str]] = {
     "bridge": GROUND | {"wire", "protocol", "charon", "observe"},
     "sim": GROUND | {"policy", "observe"},
     "sidecar": GROUND
-    | {"wire", "protocol", "policy", "observe", "config", "switch", "control", "bridge"}
+    | {"wire", "protocol", "policy", "observe", "config", "switch", "control", "bridge", "node"}
     | ADAPTERS,
+    "node": GROUND | {"wire", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
     "lab": GROUND | {"wire", "observe", "config", "netlink", "charon", "control"},
 }

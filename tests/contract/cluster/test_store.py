@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.cluster.backend import Gap, Write
+from mobikectl.cluster.backend import MAX_WRITES, Gap, Write
 from mobikectl.cluster.records import (
     ClusterIntent,
     Member,
@@ -22,12 +22,14 @@ from mobikectl.cluster.records import (
     NodeIntent,
     NodeReport,
     Pin,
+    SaPart,
+    SaRow,
     Versioned,
 )
 from mobikectl.cluster.state import Changed
 from mobikectl.cluster.store import MAX_MOVES, Store
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreValueError
-from mobikectl.policy.cluster import Mechanism, Reason, ServingAddress
+from mobikectl.policy.cluster import Capability, Mechanism, Reason, ServingAddress
 
 if TYPE_CHECKING:
     from mobikectl.cluster.backend import Backend
@@ -104,6 +106,62 @@ async def test_a_member_can_change_what_it_says_of_itself(store: Store) -> None:
     await store.join(first, lease.id)
     await store.join(replace(first, weight=0.5), lease.id)
     assert (await store.state()).members["gw1"].value.weight == 0.5
+
+
+def some_sas(node: str, count: int, *, peer: str = "peer") -> tuple[SaRow, ...]:
+    return tuple(
+        SaRow(
+            f"{node}/{peer}-{number}#{number}",
+            f"{peer}-{number}",
+            "198.18.3.4",
+            ip_address("198.18.0.1"),
+            bytes_per_s=1.5 * number,
+            capability=Capability.MOBIKE | Capability.REDIRECT,
+            moved_ago_s=2.5,
+        )
+        for number in range(count)
+    )
+
+
+async def test_the_ike_sas_of_each_node_are_there_until_it_leaves(store: Store) -> None:
+    one, other = await store.grant(60), await store.grant(60)
+    first, second, third = some_sas("gw1", 3), some_sas("gw1", 2, peer="more"), some_sas("gw2", 1)
+    await store.report_sas([SaPart("gw1", "a", 1, 0, 2, first), SaPart("gw1", "a", 1, 1, 2, second)], one.id)
+    await store.report_sas([SaPart("gw2", "b", 1, 0, 1, third)], other.id)
+    sas = await store.sas()
+    assert sas.by_node() == {"gw1": first + second, "gw2": third}
+    assert not sas.broken
+    await store.report_sas([SaPart("gw1", "a", 2, 0, 2, ())], one.id)
+    after = await store.sas(sas)
+    assert after.by_node() == {"gw1": second, "gw2": third}
+    assert after.parts.keys() == sas.parts.keys()
+    assert [after.parts[key] is sas.parts[key] for key in sorted(sas.parts)] == [False, True, True]
+    await store.revoke(one.id)
+    assert (await store.sas(after)).by_node() == {"gw2": third}
+    with pytest.raises(LeaseLostError):
+        await store.report_sas([SaPart("gw1", "a", 3, 0, 1, first)], one.id)
+    assert not (await store.state()).reports, "they are not below state/"
+
+
+async def test_more_ike_sas_than_one_commit_takes_are_published_in_several(store: Store) -> None:
+    lease = await store.grant(60)
+    rows = some_sas("gw1", 180, peer="p" * 100)
+    parts = [SaPart("gw1", "a", 1, number, MAX_WRITES + 5, rows) for number in range(MAX_WRITES + 5)]
+    await store.report_sas(parts, lease.id)
+    assert len((await store.sas()).by_node()["gw1"]) == 180 * (MAX_WRITES + 5)
+
+
+async def test_ike_sas_that_cannot_be_read_or_claim_another_node_are_told(
+    store: Store, backend: Backend, prefix: str
+) -> None:
+    lease = await store.grant(60)
+    good = some_sas("gw1", 1)
+    await store.report_sas([SaPart("gw1", "a", 1, 0, 1, good)], lease.id)
+    stolen = b'{"node":"gw1","instance":"x","sequence":1,"part":0,"parts":1}'
+    await backend.commit([], [Write(f"{prefix}sas/gw2/00000", stolen), Write(f"{prefix}sas/gw3/0", b"{")])
+    sas = await store.sas()
+    assert sas.by_node() == {"gw1": good}
+    assert len(sas.broken) == 2
 
 
 async def test_there_is_one_leader_and_the_next_has_a_greater_token(store: Store) -> None:
@@ -243,8 +301,9 @@ async def test_old_moves_that_have_ended_are_trimmed_and_numbers_go_on(store: St
 async def test_what_operators_want_stays_when_the_node_is_away(store: Store) -> None:
     intent = NodeIntent(drained=True, mechanisms=frozenset({Mechanism.NOTIFY}), rate_per_s=2.5, by="ada")
     await store.set_intent("gw9", intent, revision=0)
-    await store.set_cluster(ClusterIntent(paused=True, note="maintenance"), revision=0)
+    await store.set_cluster(ClusterIntent(paused=True, apply=3, note="maintenance"), revision=0)
     state = await store.state()
+    assert state.cluster.value.apply == 3
     assert state.intent("gw9").value == intent
     assert state.intent("gw1") == Versioned(NodeIntent(), 0)
     assert state.cluster.value.paused

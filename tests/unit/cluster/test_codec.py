@@ -23,11 +23,13 @@ from mobikectl.cluster.records import (
     NodeIntent,
     NodeReport,
     Pin,
+    SaPart,
+    SaRow,
 )
 from mobikectl.errors import StoreValueError
-from mobikectl.policy.cluster import Capacity, Health, Mechanism, Reason, ServingAddress
+from mobikectl.policy.cluster import Capability, Capacity, Health, Mechanism, Reason, ServingAddress
 
-KINDS = (Member, NodeReport, NodeIntent, ClusterIntent, Pin, Leader, MoveRecord)
+KINDS = (Member, NodeReport, NodeIntent, ClusterIntent, Pin, Leader, MoveRecord, SaPart)
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=20)
 addresses = st.ip_addresses().filter(lambda ip: getattr(ip, "scope_id", None) is None)
@@ -93,6 +95,31 @@ moves = st.builds(
     ).map(tuple),
     number=counts,
 )
+sas = st.builds(
+    SaRow,
+    key=texts,
+    peer_id=texts,
+    peer=texts,
+    address=addresses,
+    bytes_per_s=amounts,
+    packets_per_s=amounts,
+    capability=st.integers(0, 7).map(Capability),
+    behind_nat=st.booleans(),
+    pool=texts,
+    site=texts,
+    moved_ago_s=st.none() | amounts,
+    redirects=st.integers(0, 100),
+    refused_for_s=amounts,
+)
+parts = st.builds(
+    SaPart,
+    node=texts,
+    instance=texts,
+    sequence=counts,
+    part=st.integers(0, 5),
+    parts=st.integers(6, 9),
+    rows=st.lists(sas, max_size=3).map(tuple),
+)
 json_values: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -108,7 +135,7 @@ def read(octets: bytes, kind: type) -> object:
         return error if str(error).isprintable() else str(error)
 
 
-@given(st.one_of(reports, members, intents, moves))
+@given(st.one_of(reports, members, intents, moves, parts))
 def test_what_is_written_is_read_again(record: object) -> None:
     assert from_json("k", to_json(record), type(record)) == record
 
@@ -121,7 +148,15 @@ def test_octets_are_a_record_or_a_typed_error(octets: bytes, kind: type) -> None
 
 @given(
     st.data(),
-    st.sampled_from([(Member, members), (NodeReport, reports), (NodeIntent, intents), (MoveRecord, moves)]),
+    st.sampled_from(
+        [
+            (Member, members),
+            (NodeReport, reports),
+            (NodeIntent, intents),
+            (MoveRecord, moves),
+            (SaPart, parts),
+        ]
+    ),
 )
 def test_a_record_of_which_one_value_is_anything_is_a_record_or_a_typed_error(
     data: st.DataObject, kind: tuple[type, st.SearchStrategy[Any]]
@@ -142,6 +177,13 @@ def test_a_record_of_which_one_value_is_anything_is_a_record_or_a_typed_error(
 
 def test_keys_of_a_newer_version_are_passed_over() -> None:
     assert from_json("k", b'{"drained":true,"colour":"blue"}', NodeIntent) == NodeIntent(drained=True)
+
+
+def test_capabilities_of_a_newer_version_are_passed_over() -> None:
+    row = from_json(
+        "k", b'{"key":"a","peer_id":"b","peer":"c","address":"198.18.0.1","capability":4099}', SaRow
+    )
+    assert row.capability == Capability.MOBIKE | Capability.SWITCH
 
 
 def test_what_is_infinite_is_left_out_and_comes_back() -> None:
@@ -175,6 +217,14 @@ def test_what_is_infinite_is_left_out_and_comes_back() -> None:
         (Pin, '{"sa":["x"]}', "printable text"),
         (Pin, '{"sa":null}', "printable text"),
         (MoveRecord, "[]", "expected an object"),
+        (SaPart, '{"node":"a","instance":"x","sequence":1,"part":1,"parts":1}', "out of range"),
+        (SaPart, '{"node":"a","instance":"x","sequence":1,"part":0,"parts":1,"rows":{}}', "a list"),
+        (SaRow, '{"key":"a","peer_id":"b","peer":"c","address":"x"}', "IPv4 or IPv6"),
+        (SaRow, '{"key":"a","peer_id":"b","peer":"c","address":"::1","capability":-1}', "as a number"),
+        (SaRow, '{"key":"a","peer_id":"b","peer":"c","address":"::1","capability":true}', "as a number"),
+        (SaRow, '{"key":"a","peer_id":"b","peer":"c","address":"::1","moved_ago_s":-1}', "out of range"),
+        (SaRow, '{"key":"a","peer_id":"b","peer":"c","address":"::1","redirects":40000}', "out of range"),
+        (ClusterIntent, '{"apply":-1}', "out of range"),
         (Member, '{"name":"gw1","instance":"x","pools":[' + '"",' * MAX_ITEMS + '""]}', "a list of"),
     ],
 )
@@ -200,6 +250,8 @@ def test_too_much_is_neither_read_nor_written() -> None:
         NodeIntent(weight=float("nan")),
         Member("gw1", "x", weight=-1.0),
         NodeIntent(rate_per_s=-1),
+        ClusterIntent(apply=-1),
+        SaPart("gw1", "x", 1, 2, 2),
     ],
 )
 def test_what_no_reader_could_use_is_not_written(record: object) -> None:

@@ -1,0 +1,120 @@
+"""What a node says of itself and does in its cluster: the table ``[cluster]`` of the configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from math import inf, isfinite
+from pathlib import Path
+
+from mobikectl.cluster.codec import check_name
+from mobikectl.cluster.records import Member
+from mobikectl.cluster.settings import StoreSettings
+from mobikectl.errors import ConfigError, StoreValueError
+from mobikectl.model import IpAddress  # noqa: TC001 (the configuration reads the annotations)
+from mobikectl.policy.cluster import Capacity, ServingAddress
+from mobikectl.policy.cluster_settings import BalanceSettings
+
+MAX_ADDRESSES = 64
+"""Serving addresses of one node."""
+
+
+class Balance(Enum):
+    """Who lets the decider's plans be carried out."""
+
+    AUTO = "auto"
+    """Nobody needs to: every plan is carried out."""
+    MANUAL = "manual"
+    """An operator, by `mobikectl apply`. Drains, impaired nodes and dead uplinks need none."""
+
+
+class Placement(Enum):
+    """How new clients are sent to the node that they should be at (RFC 5685)."""
+
+    OFF = "off"
+    INIT = "init"
+    """REDIRECT in the answer to IKE_SA_INIT: cheapest, but an attacker's packets can ask for it, too."""
+    AUTH = "auth"
+    """REDIRECT in the answer to IKE_AUTH: the client has been authenticated."""
+    ANYCAST = "anycast"
+    """In IKE_SA_INIT, of every client: all nodes are behind one address, and each sends to a unicast one."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSettings:
+    """One unicast address of this node that clients can be served at."""
+
+    ip: IpAddress
+    dev: str = ""
+    """Its interface: the uplink is down when that is. Empty: it is down when no interface has the address."""
+    bytes_per_s: float = inf
+    """The uplink's capacity; infinite when it never is the bottleneck."""
+
+    def __post_init__(self) -> None:
+        if not self.bytes_per_s > 0:
+            raise ConfigError(f"bytes_per_s: expected a number above 0, got {self.bytes_per_s!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """This node's part in a cluster of gateways."""
+
+    node: str
+    """Its name, of its own in the cluster."""
+    addresses: tuple[AddressSettings, ...]
+    weight: float = 1.0
+    """Its share of the load relative to its capacity."""
+    overload_limit: float = 0.9
+    """The utilisation that must not be exceeded."""
+    site: str = ""
+    pools: frozenset[str] | None = None
+    """Virtual IP pools routed to it; None: all."""
+    capacity: Capacity = field(default_factory=Capacity)
+    maintenance_file: Path = Path("/run/mobikectl/maintenance")
+    """While it exists the node is to be emptied."""
+    report_s: float = 1.0
+    """How often the load is reported."""
+    half_life_s: float = 5.0
+    """How fast the past of a rate fades in the reports."""
+    probe: IpAddress | None = None
+    """An address behind this gateway that answers ICMP echo; when it does not, the node is impaired."""
+    balance: Balance = Balance.AUTO
+    placement: Placement = Placement.OFF
+    store: StoreSettings = field(default_factory=StoreSettings)
+    policy: BalanceSettings = field(default_factory=BalanceSettings)
+
+    def __post_init__(self) -> None:
+        try:
+            check_name(self.node)
+        except StoreValueError as error:
+            raise ConfigError(f"node: {error.message}", hint=error.hint) from error
+        ips = [address.ip for address in self.addresses]
+        if not 0 < len(ips) <= MAX_ADDRESSES or len(set(ips)) != len(ips):
+            raise ConfigError(f"addresses: expected 1 to {MAX_ADDRESSES} different ones, got {len(ips)}")
+        if not (self.weight > 0 and isfinite(self.weight)):
+            raise ConfigError(
+                f"weight: expected a number above 0, got {self.weight!r}; to empty it, drain it"
+            )
+        if not 0 < self.overload_limit <= 1:
+            raise ConfigError(f"overload_limit: expected a share in (0, 1], got {self.overload_limit!r}")
+        if not 0.1 <= self.report_s <= 60 or not 0.1 <= self.half_life_s <= 600:
+            raise ConfigError("report_s is 0.1 to 60 seconds, and half_life_s 0.1 to 600")
+        if self.policy.stale_after_s < 2 * self.report_s:
+            raise ConfigError("policy.stale_after_s: expected at least two times report_s")
+
+    def member(self, instance: str, version: str, *, carries: bool = False) -> Member:
+        """Given this process's mark, its version and whether IKE_SAs can be carried, return the node as a member."""
+        return Member(
+            name=self.node,
+            instance=instance,
+            addresses=tuple(
+                ServingAddress(address.ip, bytes_per_s=address.bytes_per_s) for address in self.addresses
+            ),
+            capacity=self.capacity,
+            weight=self.weight,
+            overload_limit=self.overload_limit,
+            carries=carries,
+            site=self.site,
+            pools=self.pools,
+            version=version,
+        )

@@ -1,0 +1,1 @@
+"""What this node does in its cluster: it reports, decides when it leads, and carries out its part."""
