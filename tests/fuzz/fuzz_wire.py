@@ -20,6 +20,7 @@ with atheris.instrument_imports(include=["mobikectl"]):
     from mobikectl.errors import DecodeError
     from mobikectl.wire import json as wire_json
     from mobikectl.wire.dialects import DIALECTS
+    from mobikectl.wire.ha import HaMessage
     from mobikectl.wire.ike import Message, decode_chain, encode_chain, without_marker
     from mobikectl.wire.notify import Dialect, Notify
     from mobikectl.wire.pcap import read_capture
@@ -64,6 +65,13 @@ def capture(data: bytes, dialect: Dialect) -> None:
         assert len(datagram.message) <= len(data)
 
 
+def ha(data: bytes, dialect: Dialect) -> None:
+    del dialect
+    read = HaMessage.from_bytes(data)
+    assert read.to_bytes() == data
+    assert HaMessage(read.kind, read.items) == read
+
+
 def text(data: bytes, dialect: Dialect) -> None:
     try:
         value = json.loads(data)
@@ -72,7 +80,7 @@ def text(data: bytes, dialect: Dialect) -> None:
     wire_json.message_from_json(value, dialect).to_bytes()
 
 
-ENTRIES = (message, chain, notify, pf_key, capture, text)
+ENTRIES = (message, chain, notify, pf_key, capture, text, ha)
 
 
 def one_input(data: bytes) -> None:
@@ -101,6 +109,8 @@ def seeds() -> list[bytes]:
                 else:
                     found.append(bytes([1, dialect, 41]) + octets)
                     found.append(bytes([2, dialect]) + octets[4:])
+    for session in tomllib.loads((VECTORS / "ha-5.9.8.toml").read_text())["session"]:
+        found += [bytes([6, 0]) + bytes.fromhex(octets) for _, octets in session["messages"]]
     found += [bytes([4, 0]) + path.read_bytes() for path in sorted(VECTORS.glob("*.pcap"))]
     return found
 
