@@ -272,10 +272,15 @@ class Store:
             revision = await self._backend.commit(conditions, writes)
         return Versioned(after, revision)
 
-    async def journal(self, last: int = MAX_TAIL) -> Journal:
-        """Given how many, return the last moves."""
+    async def move(self, number: int) -> Versioned[MoveRecord] | None:
+        """Given a move's number, return it as it is now; None: it was trimmed. Raise StoreValueError."""
+        entry = await self._entry(self._move_key(number))
+        return None if entry is None else Versioned(move_of(entry.key, entry.value), entry.revision)
+
+    async def journal(self, last: int | None = MAX_TAIL) -> Journal:
+        """Given how many, return the last moves; None: all that were not trimmed."""
         prefix = self._key("journal", "moves", "")
-        snapshot = await self._backend.read(prefix, last=min(last, MAX_TAIL))
+        snapshot = await self._backend.read(prefix, last=None if last is None else min(last, MAX_TAIL))
         moves, broken = [], []
         for entry in snapshot.entries:
             try:

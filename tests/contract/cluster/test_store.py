@@ -220,6 +220,14 @@ async def test_a_new_leader_can_cancel_what_was_not_begun(store: Store) -> None:
     assert (await store.journal()).moves[0].value.done
 
 
+async def test_one_move_is_read_by_its_number(store: Store) -> None:
+    _, token = await lead(store)
+    (move,) = await store.append([a_move()], token=token)
+    assert await store.move(move.value.number) == move
+    assert await store.move(move.value.number + 1) is None
+    assert (await store.journal(None)).moves == (move,)
+
+
 async def test_of_two_that_update_a_move_the_second_is_told(store: Store) -> None:
     _, token = await lead(store)
     (move,) = await store.append([a_move()], token=token)
