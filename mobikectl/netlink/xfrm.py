@@ -31,7 +31,7 @@ XFRM_MSG_NEWSA, XFRM_MSG_GETSA = 0x10, 0x12
 XFRM_MSG_GETSADINFO = 0x23
 IPPROTO_ESP = 50
 
-_XFRMA_ENCAP, _XFRMA_REPLAY_VAL, _XFRMA_REPLAY_ESN_VAL = 4, 10, 23
+_XFRMA_ENCAP, _XFRMA_REPLAY_VAL, _XFRMA_MARK, _XFRMA_REPLAY_ESN_VAL = 4, 10, 21, 23
 _READ = frozenset({_XFRMA_ENCAP, _XFRMA_REPLAY_VAL, _XFRMA_REPLAY_ESN_VAL})
 _XFRMA_SAD_CNT = 1
 _XFRM_STATE_ESN = 128
@@ -48,6 +48,7 @@ _REPLAY = struct.Struct("=III")
 _REPLAY_ESN = struct.Struct("=IIIIII")
 _U32 = struct.Struct("=I")
 _SA_ID = struct.Struct("=16s4sHBx")
+_MARK = struct.Struct("=II")
 
 
 class SaMode(IntEnum):
@@ -69,6 +70,14 @@ class Encapsulation:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """The mark of an SA (struct xfrm_mark; charon's ``mark_in`` and ``mark_out``): part of its name."""
+
+    value: int
+    mask: int = 0xFFFFFFFF
+
+
+@dataclass(frozen=True, slots=True)
 class ReplayState:
     """Sequence numbers of an SA: last sent, highest received, and which of the last ones came."""
 
@@ -77,12 +86,15 @@ class ReplayState:
     seq: int
     """Highest sequence number received; 64 bits with ESN."""
     bitmap: int
-    """Which of the last ``window`` were received, as the kernel keeps it: without ESN bit n stands for ``seq - n``,
-    with ESN bit n for the sequence numbers that are n + 1 modulo the window."""
+    """Which of the last ``window`` were received, as the kernel keeps it: bit n stands for ``seq - n``, but in
+    the extended structure (``words``) for the sequence numbers that are n + 1 modulo the window."""
     window: int
     """Size of the window in packets."""
     esn: bool = False
     """Sequence numbers are of 64 bits."""
+    words: int = 0
+    """Length of the bitmap, in words of 32 bits, where the kernel keeps the extended structure (ESN, or a window
+    of more than 32); 0: the plain one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +172,7 @@ def _replay(
         bitmap = sum(
             word << 32 * place for place, word in enumerate(struct.unpack_from(f"={words}I", buf, start))
         )
-        return ReplayState(oseq | oseq_hi << 32, seq | seq_hi << 32, bitmap, size, esn)
+        return ReplayState(oseq | oseq_hi << 32, seq | seq_hi << 32, bitmap, size, esn, words)
     if found := attrs.get(_XFRMA_REPLAY_VAL):
         oseq, seq, bitmap = _value(_REPLAY, buf, found)
         return ReplayState(oseq, seq, bitmap, window)
@@ -168,8 +180,13 @@ def _replay(
 
 
 def encode_sa_id(daddr: IpAddress, spi: int, proto: int) -> bytes:
-    """Return the payload of an XFRM_MSG_GETSA (struct xfrm_usersa_id)."""
+    """Return a struct xfrm_usersa_id: what an XFRM_MSG_GETSA asks for."""
     return _SA_ID.pack(daddr.packed.ljust(16, b"\0"), spi.to_bytes(4, "big"), family_of(daddr), proto)
+
+
+def encode_mark(mark: Mark | None) -> bytes:
+    """Return the attribute by which a request names an SA that has a mark; none for None."""
+    return b"" if mark is None else rtnl.attribute(_XFRMA_MARK, _MARK.pack(mark.value, mark.mask))
 
 
 class KernelSas:
@@ -194,9 +211,11 @@ class KernelSas:
         found = await self._requests.dump_all(XFRM_MSG_GETSA, b"")
         return tuple(decode_sa(buf, msg) for buf, msg in found if msg.type == XFRM_MSG_NEWSA)
 
-    async def get(self, daddr: IpAddress, spi: int, proto: int = IPPROTO_ESP) -> KernelSa:
-        """Given an SA's destination, SPI and protocol, return it. Raise NotFoundError when the kernel has none."""
-        answer = await self._requests.ask(XFRM_MSG_GETSA, encode_sa_id(daddr, spi, proto))
+    async def get(
+        self, daddr: IpAddress, spi: int, proto: int = IPPROTO_ESP, *, mark: Mark | None = None
+    ) -> KernelSa:
+        """Given an SA's destination, SPI, protocol and mark, return it. Raise NotFoundError: the kernel has none."""
+        answer = await self._requests.ask(XFRM_MSG_GETSA, encode_sa_id(daddr, spi, proto) + encode_mark(mark))
         if isinstance(answer, rtnl.KernelError):
             if answer.errno == errno.ESRCH:
                 raise NotFoundError(

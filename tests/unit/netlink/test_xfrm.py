@@ -60,7 +60,7 @@ def test_extended_sequence_numbers_have_64_bits_and_a_bitmap_of_words() -> None:
     state = struct.pack("=IIIIII2I", 2, 5, 6, 1, 2, 64, 0x1, 0x80000000)
     replay = decoded(sa(HERE, THERE, rtnl.attribute(23, state), flags=128)).replay
     assert replay == xfrm.ReplayState(
-        oseq=(1 << 32) + 5, seq=(2 << 32) + 6, bitmap=(1 << 63) + 1, window=64, esn=True
+        oseq=(1 << 32) + 5, seq=(2 << 32) + 6, bitmap=(1 << 63) + 1, window=64, esn=True, words=2
     )
 
 
