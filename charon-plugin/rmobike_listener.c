@@ -223,6 +223,7 @@ METHOD(listener_t, ike_rekey, bool,
 {
 	this->peers->rekey(this->peers, old->get_unique_id(old),
 					   new->get_unique_id(new));
+	this->switches->rekeyed(this->switches, new);
 	return TRUE;
 }
 

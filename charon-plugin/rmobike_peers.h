@@ -105,6 +105,12 @@ struct rmobike_peer_t {
 	u_int update;
 
 	/**
+	 * A rekeying crossed an update of ours: the peer may not know the path
+	 * that the new IKE_SA uses here
+	 */
+	bool unsure;
+
+	/**
 	 * Rate limit of accepted switches, as initiator: token bucket
 	 */
 	struct {

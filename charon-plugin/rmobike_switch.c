@@ -686,20 +686,25 @@ METHOD(rmobike_switch_t, request, void,
 	target->destroy(target);
 }
 
-METHOD(rmobike_switch_t, updated, void,
-	private_rmobike_switch_t *this, ike_sa_t *ike_sa, host_t *local,
-	host_t *remote)
+/**
+ * Conclude the pending switch of an IKE_SA that is on this path now, if it is
+ * the current one of its peer: what happens to an IKE_SA that got rekeyed does
+ * not move its successor
+ */
+static void arrived(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+					host_t *local, host_t *remote)
 {
+	uint32_t id = ike_sa->get_unique_id(ike_sa);
 	vici_builder_t *builder;
 	char token[RMOBIKE_TOKEN_SIZE];
 	rmobike_peer_t *peer;
 	bool done = FALSE;
 	u_int ms = 0;
 
-	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), FALSE);
+	peer = this->peers->lock(this->peers, id, FALSE);
 	if (peer)
 	{
-		if (peer->pending.generation &&
+		if (peer->id == id && peer->pending.generation &&
 			local->ip_equals(local, peer->pending.target))
 		{
 			done = TRUE;
@@ -711,14 +716,27 @@ METHOD(rmobike_switch_t, updated, void,
 	}
 	if (done)
 	{
-		builder = this->control->event(this->control,
-									   ike_sa->get_unique_id(ike_sa));
+		builder = this->control->event(this->control, id);
 		builder->add_kv(builder, "token", "%s", token);
 		builder->add_kv(builder, "local", "%H", local);
 		builder->add_kv(builder, "remote", "%H", remote);
 		builder->add_kv(builder, "elapsed-ms", "%u", ms);
 		this->control->raise(this->control, "switch-done", 0, builder);
 	}
+}
+
+METHOD(rmobike_switch_t, updated, void,
+	private_rmobike_switch_t *this, ike_sa_t *ike_sa, host_t *local,
+	host_t *remote)
+{
+	arrived(this, ike_sa, local, remote);
+}
+
+METHOD(rmobike_switch_t, rekeyed, void,
+	private_rmobike_switch_t *this, ike_sa_t *ike_sa)
+{
+	arrived(this, ike_sa, ike_sa->get_my_host(ike_sa),
+			ike_sa->get_other_host(ike_sa));
 }
 
 METHOD(rmobike_switch_t, gone, void,
@@ -752,6 +770,7 @@ rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
 		.public = {
 			.request = _request,
 			.updated = _updated,
+			.rekeyed = _rekeyed,
 			.gone = _gone,
 			.destroy = _destroy,
 		},

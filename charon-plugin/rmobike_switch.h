@@ -55,6 +55,14 @@ struct rmobike_switch_t {
 					host_t *remote);
 
 	/**
+	 * Handle the IKE_SA that replaces another, already known as the current
+	 * one of its peer.
+	 *
+	 * @param ike_sa	new IKE_SA
+	 */
+	void (*rekeyed)(rmobike_switch_t *this, ike_sa_t *ike_sa);
+
+	/**
 	 * Handle the end of an IKE_SA.
 	 */
 	void (*gone)(rmobike_switch_t *this, ike_sa_t *ike_sa);

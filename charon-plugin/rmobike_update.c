@@ -310,16 +310,95 @@ static bool is_superseded(ike_sa_t *ike_sa)
 }
 
 /**
+ * Check if the peer may not know the path that its IKE_SA uses here
+ */
+static bool is_unsure(update_t *update)
+{
+	rmobike_peer_t *peer;
+	bool unsure = FALSE;
+
+	peer = instance->peers->lock_serial(instance->peers, update->serial);
+	if (peer)
+	{
+		unsure = peer->unsure;
+		instance->peers->unlock(instance->peers);
+	}
+	return unsure;
+}
+
+/**
+ * Check if an IKE_SA is the current one of its peer, the one an update has to
+ * be completed on
+ *
+ * @param told			the peer answered UPDATE_SA_ADDRESSES, no probe
+ */
+static bool is_current(update_t *update, ike_sa_t *ike_sa, bool told)
+{
+	rmobike_peer_t *peer;
+	bool current = TRUE;
+
+	peer = instance->peers->lock_serial(instance->peers, update->serial);
+	if (peer)
+	{
+		current = peer->id == ike_sa->get_unique_id(ike_sa);
+		peer->unsure = !current || (peer->unsure && !told);
+		instance->peers->unlock(instance->peers);
+	}
+	return current;
+}
+
+/**
+ * Let the task take the answer to a probe for one from another path than the
+ * one in use, so that it sends an update in any case: charon itself sends none
+ * if the new IKE_SA is on the path already, which it inherited
+ */
+static status_t process_unsure(update_t *update, ike_sa_t *ike_sa,
+							   task_t *task, message_t *message)
+{
+	host_t *used, *other;
+	status_t status;
+
+	used = ike_sa->get_other_host(ike_sa);
+	used = used->clone(used);
+	other = used->clone(used);
+	other->set_port(other, 0);
+	ike_sa->set_other_host(ike_sa, other);
+
+	status = update->process(task, message);
+
+	other = ike_sa->get_other_host(ike_sa);
+	if (other->get_port(other) == 0)
+	{
+		ike_sa->set_other_host(ike_sa, used);
+	}
+	else
+	{
+		used->destroy(used);
+	}
+	return status;
+}
+
+/**
  * Replaces task_t.process
  */
 static status_t process(task_t *task, message_t *message)
 {
 	update_t *update = update_of(task, FALSE);
+	ike_mobike_t *mobike = (ike_mobike_t*)task;
 	ike_sa_t *ike_sa = charon->bus->get_sa(charon->bus);
+	bool probing = mobike->is_probing(mobike);
 	status_t status;
 
-	status = update->process(task, message);
-	if (status == SUCCESS)
+	if (probing && is_unsure(update))
+	{
+		status = process_unsure(update, ike_sa, task, message);
+	}
+	else
+	{
+		status = update->process(task, message);
+	}
+	/* otherwise it is not over: it gets started anew when the task goes */
+	if (status == SUCCESS && is_current(update, ike_sa, !probing))
 	{
 		conclude(instance, update, ike_sa->get_unique_id(ike_sa), ike_sa,
 				 is_there(update, ike_sa) ? NULL :
@@ -331,28 +410,41 @@ static status_t process(task_t *task, message_t *message)
 static void start_later(private_rmobike_update_t *this, update_t *update);
 
 /**
+ * Check if an update can be started anew on the IKE_SA that replaced its own,
+ * return the reason if not
+ */
+static char *renew(update_t *update)
+{
+	rmobike_peer_t *peer;
+
+	peer = instance->peers->lock_serial(instance->peers, update->serial);
+	if (!peer)
+	{
+		return "ike-sa-gone";
+	}
+	peer->unsure = TRUE;
+	instance->peers->unlock(instance->peers);
+	return update->attempts < MAX_ATTEMPTS ? NULL : "ike-sa-replaced";
+}
+
+/**
  * Replaces task_t.destroy
  */
 static void destroy_task(task_t *task)
 {
 	update_t *update = update_of(task, TRUE);
-	rmobike_peer_t *peer;
+	char *failure;
 
 	update->destroy(task);
 	if (!update->over)
 	{
-		peer = instance->peers->lock_serial(instance->peers, update->serial);
-		if (peer)
+		failure = renew(update);
+		if (!failure)
 		{
-			instance->peers->unlock(instance->peers);
-			if (update->attempts < MAX_ATTEMPTS)
-			{	/* the IKE_SA got rekeyed meanwhile, do it on the new one */
-				start_later(instance, update);
-				return;
-			}
+			start_later(instance, update);
+			return;
 		}
-		conclude(instance, update, update->serial, NULL,
-				 peer ? "ike-sa-replaced" : "ike-sa-gone");
+		conclude(instance, update, update->serial, NULL, failure);
 	}
 	update_destroy(update);
 }
