@@ -14,13 +14,16 @@ from rich.console import Console
 from mobikectl.cli.output import coloured, json_option, print_json, print_table
 from mobikectl.errors import LabError
 from mobikectl.lab import record as records
+from mobikectl.lab.engine import bring_up
+from mobikectl.lab.fleets import STORES
 from mobikectl.lab.instance import Lab, tear_down
 from mobikectl.lab.processes import identify
 from mobikectl.lab.requirements import kernel_has_esp, require_lab
-from mobikectl.lab.scenario import load_scenario, scenario_names
+from mobikectl.lab.scenario import load_scenario, scenario_names, with_store
+from mobikectl.lab.sidecars import start_sidecar
+from mobikectl.lab.store import CONFIGURATION
 from mobikectl.lab.suite import choose_esp, run_suite
-from mobikectl.lab.topology import Topology
-from mobikectl.lab.vici import initiate
+from mobikectl.lab.topology import Role, Topology
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,33 +54,48 @@ def list_scenarios(as_json: bool) -> None:
     print_table(["scenario", "what happens"], [[s.name, s.description] for s in scenarios])
 
 
+STORE = click.option(
+    "--store",
+    type=click.Choice(STORES),
+    help="Where a cluster keeps its state (default: the first that the scenario runs with).",
+)
+
+
 @lab.command()
 @click.argument("scenario")
 @click.option("--name", help="The lab's name (default: one is made up).")
 @click.option("--esp", type=click.Choice(["auto", "userland", "kernel"]), default="auto", show_default=True)
-def up(scenario: str, name: str | None, esp: str) -> None:
+@click.option("--sidecar/--no-sidecar", default=None, help="Start sidecars (default: a cluster's are).")
+@STORE
+def up(scenario: str, name: str | None, esp: str, sidecar: bool | None, store: str | None) -> None:
     """Build a scenario's lab, bring its tunnels up and leave it running."""
     require_lab()
-    loaded = load_scenario(scenario)
+    loaded = load_scenario(with_store(scenario, store) if store else scenario)
     chosen, guest = choose_esp(esp)
     if guest:
         raise LabError(
             "this kernel has no ESP", hint="`lab run --esp kernel` boots one; here use --esp userland"
         )
     built = Lab.new(
-        name or f"{loaded.name[:17]}-{secrets.token_hex(2)}", loaded.name, loaded.topology, esp=chosen
+        name or f"{loaded.lab_name}-{secrets.token_hex(2)}", loaded.name, loaded.topology, esp=chosen
     )
-    asyncio.run(_up(built))
+    with_sidecars = built.store is not None if sidecar is None else sidecar
+    asyncio.run(_up(built, loaded.folder if with_sidecars else None))
     nodes = ", ".join(built.record.namespaces)
     click.echo(f"{built.record.name} is up with {nodes} ({chosen} ESP)")
-    click.echo(f"try: mobikectl lab exec --lab {built.record.name} client -- swanctl --list-sas")
+    gateway = built.topology.by_role(Role.GATEWAY)[0]
+    example = f"mobikectl nodes --config /run/{CONFIGURATION}" if built.store else "swanctl --list-sas"
+    click.echo(f"try: mobikectl lab exec --lab {built.record.name} {gateway} -- {example}")
 
 
-async def _up(built: Lab) -> None:
+async def _up(built: Lab, folder: Path | None) -> None:
+    """Bring a lab up; ``folder``: the scenario's, to start its sidecars too."""
     try:
         await built.up()
-        for tunnel in built.topology.tunnels:
-            await asyncio.to_thread(initiate, built.vici_socket(tunnel.client), tunnel.name)
+        await bring_up(built)
+        if folder is not None:
+            nodes = [node.name for node in built.topology.nodes.values() if node.sidecar]
+            await asyncio.gather(*(start_sidecar(built, node, folder) for node in nodes))
     except BaseException:
         await built.down()
         raise
@@ -166,6 +184,7 @@ def _only_lab() -> str:
 @click.option("--all", "everything", is_flag=True, help="Every scenario.")
 @ESP
 @click.option("--out", type=click.Path(path_type=Path), default=Path("out/lab"), show_default=True)
+@STORE
 @click.option("--sidecar/--no-sidecar", default=True, help="Without: charon alone, to compare.")
 @click.option("--plain", is_flag=True, hidden=True, help="Progress for the machine outside of the guest.")
 @click.option("--patience", type=float, default=1.0, help="Stretch deadlines on a slow machine.")
@@ -182,6 +201,7 @@ def run(
     everything: bool,
     esp: str,
     out: Path,
+    store: str | None,
     sidecar: bool,
     plain: bool,
     patience: float,
@@ -194,6 +214,8 @@ def run(
     """
     require_lab()
     names = tuple(scenario_names()) if everything else scenarios
+    if store and not everything:
+        names = tuple(with_store(name, store) for name in names)
     if not names:
         raise LabError("no scenario was named", hint="name some (`mobikectl lab list`), or use --all")
     chosen = [load_scenario(name) for name in names]

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import MobikectlError
-from mobikectl.lab import measure, vici
+from mobikectl.lab import fleet, measure, vici
 from mobikectl.lab.capture import Capture, Pinger
 from mobikectl.lab.checks import judge
+from mobikectl.lab.cluster import Cluster
+from mobikectl.lab.fleet import Fleet
 from mobikectl.lab.instance import Lab
 from mobikectl.lab.results import Point, Result, Track
 from mobikectl.lab.run import Run
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobikectl.lab.scenario import Scenario
+    from mobikectl.lab.topology import Topology
 
 Tell = Callable[[str], None]
 """Takes one line of progress."""
@@ -53,7 +56,7 @@ async def run_scenario(
     logs = out / scenario.name
     logs.mkdir(parents=True, exist_ok=True)
     result = Result(scenario.name, scenario.description, esp, sidecar, logs=str(logs))
-    name = f"{scenario.name[:17]}-{secrets.token_hex(3)}"
+    name = f"{scenario.lab_name}-{secrets.token_hex(3)}"
     try:
         lab = Lab.new(name, scenario.name, scenario.topology, esp=esp)
         try:
@@ -78,17 +81,20 @@ async def _in_lab(
     topology = scenario.topology
     with contextlib.ExitStack() as recording:
         captures = {
-            t.name: recording.enter_context(Capture(lab.namespace(t.client), logs / f"{t.name}.pcap"))
-            for t in topology.tunnels
+            what: recording.enter_context(Capture(lab.namespace(client), logs / f"{what}.pcap"))
+            for what, client in _captured(topology).items()
         }
-        for tunnel in topology.tunnels:
-            await asyncio.to_thread(vici.initiate, lab.vici_socket(tunnel.client), tunnel.name)
+        await bring_up(lab)
         tell("tunnels are up")
         pingers: dict[str, Pinger] = {}
+        fleets = {name: Fleet(lab, name, captures[name]) for name in topology.fleets}
+        cluster = Cluster(lab, lab.store, patience=patience) if lab.store else None
         run = Run(
             lab,
             captures,
             pingers,
+            fleets=fleets,
+            cluster=cluster,
             folder=scenario.folder,
             sidecar=result.sidecar,
             patience=patience,
@@ -96,6 +102,8 @@ async def _in_lab(
         )
         try:
             if result.sidecar:
+                if cluster is not None:
+                    await cluster.start()
                 await asyncio.gather(
                     *(run.sidecar_start(n.name) for n in topology.nodes.values() if n.sidecar)
                 )
@@ -105,9 +113,11 @@ async def _in_lab(
                 node: recording.enter_context(vici.EventThread(node, lab.vici_socket(node)))
                 for node in topology.charons
             }
-            for t in topology.tunnels:
+            for t in topology.alone:
                 pinger = Pinger(lab.namespace(t.client), t.client_inside, t.gateway_inside)
                 pingers[t.name] = recording.enter_context(pinger)
+            for one in fleets.values():
+                recording.enter_context(one)
             result.start = time.monotonic()
             await run.traffic(BEFORE)
             try:
@@ -117,11 +127,27 @@ async def _in_lab(
             result.end = time.monotonic()
             for pinger in pingers.values():
                 await asyncio.to_thread(pinger.__exit__)
+            for one in fleets.values():
+                await asyncio.to_thread(one.__exit__)
             after = await _list_all(lab)
         finally:
             await run.close()
     events = [event for thread in threads.values() for event in thread.events]
     _measure(scenario, result, run, captures, pingers, (before, after), events)
+
+
+def _captured(topology: Topology) -> dict[str, str]:
+    """Return what has packets captured (a tunnel, a whole fleet) and on which node."""
+    fleets = {name: topology.fleet(name)[0].client for name in topology.fleets}
+    return {tunnel.name: tunnel.client for tunnel in topology.alone} | fleets
+
+
+async def bring_up(lab: Lab) -> None:
+    """Bring up every tunnel of a lab. Raise LabError when one does not come up."""
+    for tunnel in lab.topology.alone:
+        await asyncio.to_thread(vici.initiate, lab.vici_socket(tunnel.client), tunnel.name)
+    for name in lab.topology.fleets:
+        await fleet.bring_up(lab, name)
 
 
 async def _list_all(lab: Lab) -> dict[str, list[tuple[str, dict[str, Any]]]]:
@@ -140,7 +166,7 @@ def _measure(
     events: list[vici.CharonEvent],
 ) -> None:
     before, after = listed
-    tunnels = scenario.topology.tunnels
+    tunnels = scenario.topology.alone
     for tunnel in tunnels:
         packets = [p for p in captures[tunnel.name].packets if p.time >= result.start]
         pings = pingers[tunnel.name].pings
@@ -159,6 +185,11 @@ def _measure(
         result.tracks.append(Track(f"{tunnel.name}: path in charon", "charon", intervals=charon))
         lost = tuple(Point(at, "lost") for at in measure.lost_at(pings))
         result.tracks.append(Track(f"{tunnel.name}: lost pings", "lost", points=lost))
+    for one in run.fleets.values():
+        result.metrics |= one.metrics(result.start, before, after, events)
+        result.tracks += one.tracks(result.start, result.end, before, events)
+    if run.cluster is not None and result.sidecar:
+        result.metrics |= run.cluster.metrics()
     result.metrics |= _sa_metrics(before, after, events) | run.journal.metrics
     result.tracks += _point_tracks(run, events)
     result.verdicts = judge(scenario.checks, result.metrics, esp=result.esp, sidecar=result.sidecar)

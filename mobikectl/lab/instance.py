@@ -14,8 +14,9 @@ from mobikectl.errors import LabError
 from mobikectl.lab import netns, render
 from mobikectl.lab.capture import open_in
 from mobikectl.lab.processes import MARK, ProcessId, end_all, identify, marked, send_signal
-from mobikectl.lab.record import NAMESPACE_PREFIX, Record
+from mobikectl.lab.record import NAMESPACE_PREFIX, SHARED, Record
 from mobikectl.lab.requirements import CHARON, WITH_PLUGIN, require_plugin
+from mobikectl.lab.store import LabStore
 from mobikectl.lab.vici import wait_ready
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ COMMAND_DEADLINE = 20.0
 CHARON_DEADLINE = 30.0
 REACH_DEADLINE = 10
 CHARON_NICE = -15
-BINDS = """mount --bind "$1" /run && mount --bind /run/strongswan.conf /etc/strongswan.conf \
-&& mount --bind /run/swanctl /etc/swanctl && shift && exec "$@" """
-PLAIN_BIND = 'mount --bind "$1" /run && shift && exec "$@"'
+BIND_RUN = 'mount --rbind "$1" /run'
+BIND_SHARED = f'mount --bind "$1/../.{SHARED}" "$1/{SHARED}"'
+BIND_STRONGSWAN = """mount --bind /run/strongswan.conf /etc/strongswan.conf \
+&& mount --bind /run/swanctl /etc/swanctl"""
 """Run by a shell in the mount namespace that ``ip netns exec`` makes: the node's directory becomes its
 /run, so that every path on a node is the one that it would have on a machine of its own."""
 
@@ -41,6 +43,7 @@ class Lab:
     def __init__(self, record: Record, topology: Topology) -> None:
         self.record = record
         self.topology = topology
+        self.store = LabStore(self, topology.cluster) if topology.cluster else None
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     @classmethod
@@ -63,10 +66,14 @@ class Lab:
         """
         if any(node.plugin for node in self.topology.nodes.values()):
             require_plugin()
+        if self.store is not None:
+            self.record.shared_dir.mkdir(mode=0o700)
         adds = "".join(f"netns add {namespace}\n" for namespace in self.record.namespaces.values())
         await run_command("ip", "-batch", "-", stdin=adds)
         await run_command("ip", "-batch", "-", stdin=netns.wires(self.topology, self.record.namespaces))
         await asyncio.gather(*(self._setup_node(name) for name in self.topology.nodes))
+        if self.store is not None:
+            await self.store.start()
         keys = {tunnel.name: secrets.token_hex(24) for tunnel in self.topology.tunnels}
         for name in self.topology.charons:
             self._write_configuration(name, keys)
@@ -74,7 +81,8 @@ class Lab:
             # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
             os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
         await asyncio.gather(*(self._ready(name) for name in self.topology.charons))
-        await asyncio.gather(*(self._reach(t.client, str(t.remote[0])) for t in self.topology.tunnels))
+        ways = {(t.client, str(t.remote[0])) for t in self.topology.tunnels}
+        await asyncio.gather(*(self._reach(client, remote) for client, remote in ways))
 
     def _charon_command(self, name: str) -> list[str]:
         if not self.topology.nodes[name].plugin:
@@ -93,6 +101,8 @@ class Lab:
         node = self.topology.nodes[name]
         namespace = self.record.namespaces[name]
         self.record.node_dir(name).mkdir(mode=0o700)
+        if self.store is not None:
+            (self.record.node_dir(name) / SHARED).mkdir(mode=0o700)
         await asyncio.to_thread(open_in, namespace, lambda: _write_sysctls(netns.sysctls(node)))
         await run_command("ip", "-n", namespace, "-batch", "-", stdin=netns.node_setup(self.topology, node))
         for dev in node.masquerade:
@@ -144,8 +154,10 @@ class Lab:
     def command(self, node: str, argv: Sequence[str]) -> list[str]:
         """Given a node and a command, return the command line that runs it there."""
         directory = self.record.node_dir(node)
-        binds = BINDS if (directory / "swanctl").is_dir() else PLAIN_BIND
-        return ["ip", "netns", "exec", self.namespace(node), "sh", "-c", binds, "sh", str(directory), *argv]
+        shared = [BIND_SHARED] if (directory / SHARED).is_dir() else []
+        strongswan = [BIND_STRONGSWAN] if (directory / "swanctl").is_dir() else []
+        script = " && ".join([*shared, BIND_RUN, *strongswan, 'shift && exec "$@"'])
+        return ["ip", "netns", "exec", self.namespace(node), "sh", "-c", script, "sh", str(directory), *argv]
 
     def environment(self, node: str) -> dict[str, str]:
         """Given a node, return the environment of its processes."""

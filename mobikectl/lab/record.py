@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 LAB_NAME = re.compile(r"[a-z][a-z0-9-]{0,23}")
 NAMESPACE_PREFIX = "mobikectl"
+SHARED = "cluster"
+"""Below the /run of a cluster's nodes: a directory that they share."""
 
 
 def labs_dir() -> Path:
@@ -43,6 +45,11 @@ class Record:
     def node_dir(self, node: str) -> Path:
         """Given a node, return the directory that it sees as /run."""
         return self.directory / node
+
+    @property
+    def shared_dir(self) -> Path:
+        """The directory that the nodes of a cluster see as /run/cluster; its name can be no node's."""
+        return self.directory / f".{SHARED}"
 
     def create(self) -> None:
         """Make the directory and write the record. Raise LabError when a lab has the name already."""

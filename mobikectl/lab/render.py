@@ -7,7 +7,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from mobikectl.errors import LabError
-from mobikectl.lab.topology import Role
+from mobikectl.lab.topology import MANAGEMENT, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ def strongswan_conf(node: Node, *, esp: str, templates: Path = TEMPLATES) -> str
             "esp_plugins": ESP_PLUGINS[esp],
             "rmobike": " rmobike!" if node.plugin else "",
             "install_routes": "yes" if needed else "no",
+            "ignored": f"lo,ipsec0,{MANAGEMENT}",
             "extra": node.strongswan,
         },
     )
@@ -51,14 +52,14 @@ def swanctl_conf(
 
 def _values(topology: Topology, node: Node, tunnel: Tunnel, secret: str) -> dict[str, str]:
     gateway = node.name if node.name in tunnel.also else tunnel.gateway
-    outer = [a.ip for end in topology.ends_of(gateway) for a in end.addresses]
+    anywhere = "%any" if tunnel.remote[0].version == 4 else "%any6"
     return {
         "name": tunnel.name,
-        "local_addrs": "%any" if tunnel.remote[0].version == 4 else "%any6",
+        "local_addrs": str(tunnel.local or anywhere),
         "remote_addrs": ",".join(map(str, tunnel.remote)),
-        "gateway_addrs": ",".join(map(str, outer)),
-        "client_id": f"{tunnel.client}.lab.example",
-        "gateway_id": f"{tunnel.gateway}.lab.example",
+        "gateway_addrs": ",".join(map(str, topology.outer_addresses(gateway))),
+        "client_id": tunnel.client_id,
+        "gateway_id": tunnel.gateway_id,
         "client_ts": str(tunnel.client_inside),
         "gateway_ts": str(tunnel.gateway_inside),
         "psk": secret,

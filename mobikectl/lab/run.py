@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -18,6 +17,8 @@ from mobikectl.lab.netns import DROP_PREFERENCE
 from mobikectl.lab.processes import identify
 from mobikectl.lab.results import Point
 from mobikectl.lab.shell import IpShell
+from mobikectl.lab.sidecars import DEADLINE as SIDECAR_DEADLINE
+from mobikectl.lab.sidecars import control_socket, start_sidecar
 from mobikectl.model import ROUTE_PROTOCOL, Path
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from mobikectl.lab.capture import Capture, Pinger
+    from mobikectl.lab.cluster import Cluster
+    from mobikectl.lab.fleet import Fleet
     from mobikectl.lab.instance import Lab
 
-SIDECAR_DEADLINE = 20.0
 REPLY_TIME = 0.2
 """Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
 
@@ -59,6 +61,8 @@ class Run:
         captures: Mapping[str, Capture],
         pingers: Mapping[str, Pinger],
         *,
+        fleets: Mapping[str, Fleet] | None = None,
+        cluster: Cluster | None = None,
         folder: FilePath,
         patience: float = 1.0,
         sidecar: bool,
@@ -67,6 +71,10 @@ class Run:
         self.lab = lab
         self.sidecar = sidecar
         """Whether sidecars take part; without, charon is alone."""
+        self.fleets = fleets or {}
+        """The fleets of the scenario, by name."""
+        self.cluster = cluster
+        """The cluster; None: the scenario has none."""
         self.journal = Journal()
         self._captures = captures
         self._pingers = pingers
@@ -157,6 +165,17 @@ class Run:
             self._shells[node, family] = await IpShell.start(self.lab.namespace(node), family=family)
         return self._shells[node, family]
 
+    def cause(self, label: str) -> Cause:
+        """Given what a step is about to do by other means, remember it with its moment."""
+        return self._remember(Cause(time.monotonic(), label))
+
+    @property
+    def the_cluster(self) -> Cluster:
+        """The cluster. Raise LabError: the scenario has none."""
+        if self.cluster is None:
+            raise LabError("this scenario has no cluster", hint="add [cluster] to its scenario.toml")
+        return self.cluster
+
     # --- waiting and measuring -------------------------------------------------------------------
 
     async def ready(self, *nodes: str) -> None:
@@ -235,27 +254,7 @@ class Run:
 
         Raise LabError when it ended or is not healthy in time.
         """
-        configuration = self._folder / self.lab.topology.nodes[node].sidecar
-        (self.lab.record.node_dir(node) / "mobikectl.toml").write_text(configuration.read_text())
-        who = self.lab.start(
-            node, "sidecar", [sys.executable, "-m", "mobikectl", "run", "--config", "/run/mobikectl.toml"]
-        )
-        end = time.monotonic() + SIDECAR_DEADLINE * self._patience
-        log = self.lab.record.node_dir(node) / "sidecar.out"
-        while True:
-            try:
-                async with ControlClient(self.control_socket(node)) as client:
-                    health = await client.health()
-                if health.get("ok"):
-                    break
-                reason = str(health)
-            except SidecarError as error:
-                reason = error.message
-            if identify(who.pid) != who:
-                raise LabError(f"{node}: the sidecar ended: {_last_line(log)}", hint="see sidecar.out")
-            if time.monotonic() > end:
-                raise LabError(f"{node}: the sidecar is not healthy: {reason}", hint="see sidecar.out")
-            await asyncio.sleep(0.05)
+        await start_sidecar(self.lab, node, self._folder, patience=self._patience)
         self._followers.append(asyncio.create_task(self._follow(node)))
         self._tell(f"{node}: sidecar runs")
 
@@ -271,7 +270,7 @@ class Run:
 
     def control_socket(self, node: str) -> FilePath:
         """Given a node, return the path of its sidecar's control socket on this machine."""
-        return self.lab.record.node_dir(node) / "mobikectl" / "control.sock"
+        return control_socket(self.lab, node)
 
     async def switch(
         self,
@@ -341,8 +340,3 @@ class Run:
             for node, event in self.journal.sidecar_events
             if event.get("source") == source
         )
-
-
-def _last_line(path: FilePath) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1][-300:] if lines else "it said nothing"

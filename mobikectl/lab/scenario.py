@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-KEYS = {"description", "deadline", "nodes", "links", "tunnels", "checks"}
+KEYS = {"description", "deadline", "nodes", "links", "tunnels", "fleets", "cluster", "checks"}
+VARIANT = "+"
+"""Between a scenario's name and its store: ``cluster-balance+etcd``. Without it: the first store that it runs with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,22 @@ class Scenario:
     deadline: float
     """Seconds after which its steps are given up."""
 
+    @property
+    def argument(self) -> str:
+        """What `load_scenario` takes for this very scenario, wherever it is."""
+        store = self.name.partition(VARIANT)[2]
+        return str(self.folder.resolve()) + (VARIANT + store if store else "")
+
+    @property
+    def lab_name(self) -> str:
+        """The beginning of the names of its labs."""
+        return self.name.replace(VARIANT, "-")[:17].rstrip("-")
+
     def steps(self) -> Callable[[Any], Awaitable[None]]:
         """Return the coroutine function ``steps(run)`` of its ``steps.py``. Raise LabError without one."""
         path = self.folder / "steps.py"
         spec = importlib.util.spec_from_file_location(
-            f"mobikectl_scenario_{self.name.replace('-', '_')}", path
+            f"mobikectl_scenario_{self.folder.name.replace('-', '_')}", path
         )
         if not path.exists() or spec is None or spec.loader is None:
             raise LabError(
@@ -48,14 +61,15 @@ class Scenario:
 
 
 def load_scenario(name: str, *, root: Path = SCENARIOS) -> Scenario:
-    """Given a scenario's name (or the path of its folder), return it.
+    """Given a scenario's name (or the path of its folder), return it; ``NAME+STORE`` is a cluster's with that store.
 
     Raise NotFoundError when there is none, LabError when its file is wrong.
     """
+    name, _, store = name.partition(VARIANT)
     folder = Path(name) if "/" in name else root / name
     path = folder / "scenario.toml"
     if not path.exists():
-        known = ", ".join(scenario_names(root=root))
+        known = ", ".join(sorted(path.parent.name for path in root.glob("*/scenario.toml")))
         raise NotFoundError(f"there is no scenario {name!r}", hint=f"there are: {known}")
     try:
         data = tomllib.loads(path.read_text())
@@ -63,12 +77,12 @@ def load_scenario(name: str, *, root: Path = SCENARIOS) -> Scenario:
         raise LabError(f"{path}: {error}", hint="mend the TOML") from None
     if unknown := sorted(set(data) - KEYS):
         raise LabError(f"{path}: unknown {', '.join(unknown)}", hint=f"known are {', '.join(sorted(KEYS))}")
-    topology = parse_topology(data, where=str(path))
+    topology = parse_topology(data, where=str(path), store=store)
     for node in topology.nodes.values():
         if node.sidecar and not (folder / node.sidecar).exists():
             raise LabError(f"{path}: nodes.{node.name}: {node.sidecar} is missing", hint="put it beside it")
     return Scenario(
-        name=folder.name,
+        name=f"{folder.name}{VARIANT}{store}" if store else folder.name,
         folder=folder,
         description=" ".join(str(data.get("description", "")).split()),
         topology=topology,
@@ -78,5 +92,15 @@ def load_scenario(name: str, *, root: Path = SCENARIOS) -> Scenario:
 
 
 def scenario_names(*, root: Path = SCENARIOS) -> list[str]:
-    """Return the names of all scenarios, sorted."""
-    return sorted(path.parent.name for path in root.glob("*/scenario.toml"))
+    """Return the names of all scenarios, sorted; a cluster's once for each store that it runs with."""
+    names = []
+    for path in sorted(root.glob("*/scenario.toml")):
+        names.append(path.parent.name)
+        cluster = load_scenario(path.parent.name, root=root).topology.cluster
+        names += [with_store(path.parent.name, store) for store in (cluster.stores[1:] if cluster else ())]
+    return names
+
+
+def with_store(name: str, store: str) -> str:
+    """Given a scenario's name (with or without a store) and a kind of store, return the name with that store."""
+    return f"{name.partition(VARIANT)[0]}{VARIANT}{store}"

@@ -113,7 +113,7 @@ async def _in_guest(
     argv = [*uml.own_command(), "lab", "run", "--esp", "kernel", "--out", str(out.resolve()), "--plain"]
     argv += ["--patience", str(GUEST_PATIENCE), "--tries", str(tries)]
     argv += [] if sidecar else ["--no-sidecar"]
-    argv += [str(s.folder.resolve()) for s in scenarios]
+    argv += [s.argument for s in scenarios]
     await uml.run_in_guest(argv, deadline=deadline, environment=("PYTHONPATH", "VIRTUAL_ENV"), tell=line)
     if missing := [s.name for s in scenarios if s.name not in finished]:
         raise LabError(f"no result from the guest for {', '.join(missing)}", hint="its lines above say why")

@@ -12,6 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import LabError
+from mobikectl.lab.fleets import ClusterSpec, parse_cluster, with_fleets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress, IpNetwork
 
 NODE_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
+TUNNEL_KEYS = {"client", "gateway", "remote", "client_inside", "gateway_inside", "also", "local", "fleet"}
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9.-]{0,14}")
+MANAGEMENT = "mgmt"
+"""A device of this name leads to the cluster's store: no charon and no path of a tunnel knows of it."""
 
 
 class Role(Enum):
@@ -29,6 +33,8 @@ class Role(Enum):
     GATEWAY = "gateway"
     ROUTER = "router"
     NAT = "nat"
+    STORE = "store"
+    """Keeps the cluster's state, where that is not a file."""
 
     @property
     def runs_charon(self) -> bool:
@@ -96,6 +102,25 @@ class Tunnel:
     gateway_inside: IpAddress
     also: tuple[str, ...] = ()
     """Further gateways that serve it, under the same identity: where a redirect can lead."""
+    local: IpAddress | None = None
+    """The client's outer address; None: what the kernel's routes say."""
+    fleet: str = ""
+    """The fleet that it belongs to: measured with all the others of it."""
+
+    @property
+    def client_id(self) -> str:
+        """The client's IKE identity: each tunnel of a fleet is a client of its own."""
+        return f"{self.name if self.fleet else self.client}.lab.example"
+
+    @property
+    def gateway_id(self) -> str:
+        """The gateways' IKE identity, the same at each one that serves it: otherwise no redirect authenticates."""
+        return f"{'gateways' if self.fleet else self.gateway}.lab.example"
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """Every gateway that serves it."""
+        return (self.gateway, *self.also)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +130,7 @@ class Topology:
     nodes: Mapping[str, Node]
     wires: tuple[Wire, ...]
     tunnels: tuple[Tunnel, ...]
+    cluster: ClusterSpec | None = None
 
     def ends_of(self, node: str) -> Iterator[End]:
         """Given a node's name, yield its ends of links in the order of the file."""
@@ -112,6 +138,30 @@ class Topology:
             for end in wire.ends:
                 if end.node == node:
                     yield end
+
+    def outer_addresses(self, node: str) -> tuple[IpAddress, ...]:
+        """Given a node's name, return its addresses but those inside and those of the management network."""
+        return tuple(a.ip for end in self.ends_of(node) if end.dev != MANAGEMENT for a in end.addresses)
+
+    def by_role(self, role: Role) -> tuple[str, ...]:
+        """Return the names of the nodes with a role, in the order of the file."""
+        return tuple(node.name for node in self.nodes.values() if node.role is role)
+
+    def fleet(self, name: str) -> tuple[Tunnel, ...]:
+        """Given a fleet's name, return its tunnels. Raise LabError when there is none."""
+        if found := tuple(tunnel for tunnel in self.tunnels if tunnel.fleet == name):
+            return found
+        raise LabError(f"no fleet {name!r} in this topology", hint="a scenario has [fleets.NAME]")
+
+    @property
+    def alone(self) -> tuple[Tunnel, ...]:
+        """The tunnels that belong to no fleet: each is measured for itself."""
+        return tuple(tunnel for tunnel in self.tunnels if not tunnel.fleet)
+
+    @property
+    def fleets(self) -> tuple[str, ...]:
+        """The names of the fleets."""
+        return tuple(dict.fromkeys(tunnel.fleet for tunnel in self.tunnels if tunnel.fleet))
 
     @property
     def charons(self) -> tuple[str, ...]:
@@ -130,11 +180,13 @@ class Topology:
         return ", ".join(t.name for t in self.tunnels) or "none"
 
 
-def parse_topology(data: Mapping[str, Any], *, where: str) -> Topology:
-    """Given the tables ``nodes``, ``links`` and ``tunnels`` of a scenario file, return the topology.
+def parse_topology(data: Mapping[str, Any], *, where: str, store: str = "") -> Topology:
+    """Given a scenario's tables ``nodes``, ``links``, ``tunnels``, ``fleets`` and ``cluster``, return the topology.
 
-    ``where`` names the file in messages. Raise LabError for anything unknown, missing or contradictory.
+    ``where`` names the file in messages; ``store`` is the kind of store that its cluster uses (empty: the first that
+    it can use). Raise LabError for anything unknown, missing or contradictory.
     """
+    data = with_fleets(data, where=where)
     reader = _Reader(where)
     links = reader.array(data, "links")
     wires = tuple(reader.wire(entry, number) for number, entry in enumerate(links, 1))
@@ -142,7 +194,7 @@ def parse_topology(data: Mapping[str, Any], *, where: str) -> Topology:
         name: reader.node(name, table) for name, table in reader.table(data, "nodes", f"{where}").items()
     }
     tunnels = tuple(reader.tunnel(name, table, nodes) for name, table in (data.get("tunnels") or {}).items())
-    topology = Topology(nodes, wires, tunnels)
+    topology = Topology(nodes, wires, tunnels, parse_cluster(data.get("cluster"), store=store, where=where))
     reader.check(topology)
     return topology
 
@@ -239,7 +291,7 @@ class _Reader:
 
     def tunnel(self, name: str, table: Mapping[str, Any], nodes: Mapping[str, Node]) -> Tunnel:
         what = f"tunnels.{name}"
-        self.known(table, {"client", "gateway", "remote", "client_inside", "gateway_inside", "also"}, what)
+        self.known(table, TUNNEL_KEYS, what)
         for end, role in (("client", Role.CLIENT), ("gateway", Role.GATEWAY)):
             node = nodes.get(str(table.get(end)))
             if node is None or node.role is not role:
@@ -256,6 +308,8 @@ class _Reader:
             client_inside=self._inside(table, "client_inside", nodes[client], what),
             gateway_inside=self._inside(table, "gateway_inside", nodes[gateway], what),
             also=self._also(table, nodes, what),
+            local=self.address(table["local"], what) if "local" in table else None,
+            fleet=str(table.get("fleet", "")),
         )
 
     def _also(self, table: Mapping[str, Any], nodes: Mapping[str, Node], what: str) -> tuple[str, ...]:
@@ -285,6 +339,9 @@ class _Reader:
             for dev in (*(r.dev for r in node.routes), *node.masquerade):
                 if (node.name, dev) not in seen:
                     raise self.fail(f"nodes.{node.name}: no device {dev!r}")
+        stores = [node for node in topology.nodes.values() if node.role is Role.STORE]
+        if topology.cluster and not (len(stores) == 1 and stores[0].inside):
+            raise self.fail("a cluster needs one node with role store and an inside address")
         outer = {a.ip for wire in topology.wires for end in wire.ends for a in end.addresses}
         for tunnel in topology.tunnels:
             if missing := [str(a) for a in tunnel.remote if a not in outer]:

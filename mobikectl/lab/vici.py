@@ -17,7 +17,7 @@ import vici
 from mobikectl.errors import CharonUnreachableError, LabError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 EVENTS = ["ike-updown", "ike-update", "ike-rekey", "child-updown", "child-rekey"]
@@ -76,6 +76,26 @@ def list_sas(path: Path) -> list[tuple[str, dict[str, Any]]]:
 def initiate(path: Path, child: str) -> None:
     """Given a VICI socket and a CHILD_SA's name, bring it up. Raise LabError when it does not come up."""
     call(path, lambda session: list(session.initiate({"child": child, "timeout": "10000"})))
+
+
+def initiate_all(path: Path, children: Collection[str]) -> None:
+    """Given a VICI socket and the names of CHILD_SAs, have them brought up all at once; nothing is waited for."""
+
+    def use(session: Any) -> None:
+        for child in children:
+            list(session.initiate({"child": child, "timeout": "-1"}))
+
+    call(path, use)
+
+
+def installed(path: Path) -> frozenset[str]:
+    """Given a VICI socket, return the names of the CHILD_SAs that are installed."""
+    return frozenset(
+        str(child["name"])
+        for _, sa in list_sas(path)
+        for child in sa.get("child-sas", {}).values()
+        if child.get("state") == "INSTALLED"
+    )
 
 
 def reconnect(path: Path, name: str) -> None:

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     | ADAPTERS,
     "node": GROUND | {"wire", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
-    "lab": GROUND | {"wire", "observe", "config", "netlink", "charon", "control"},
+    "lab": GROUND | {"wire", "observe", "config", "netlink", "charon", "cluster", "control"},
 }
 """Room -> rooms that it may import. `cli` may import everything; nothing imports `cli`."""
 

@@ -1,0 +1,23 @@
+"""Load is lopsided; the cluster evens it out."""
+
+from mobikectl.lab.run import Run
+
+HEAVY = 20_000.0
+"""Bytes/s of a client that sends much."""
+WINDOW = 2.0
+"""Seconds over which the spread is measured on the wire."""
+
+
+async def steps(run: Run) -> None:
+    """Load the clients of the first gateway, wait until nothing is planned any more, and look at the spread."""
+    fleet = run.fleets["fleet"]
+    run.cause("lopsided load")
+    fleet.load.set({t.name: HEAVY for t in fleet.tunnels if t.gateway == "gateway1"})
+    await run.traffic(WINDOW)
+    run.record("spread_before", fleet.spread(WINDOW))
+    if run.sidecar:
+        await run.the_cluster.moved(1)
+        await run.the_cluster.quiet(4.0)
+    await run.traffic(WINDOW)
+    run.record("spread_after", fleet.spread(WINDOW))
+    run.record("uplink_spread_after", fleet.uplink_spread(WINDOW))
