@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobikectl.charon.rmobike_events import SwitchSuperseded, SwitchTimeout, UpdateFailed
+from mobikectl.charon.rmobike_events import SwitchDone, SwitchSuperseded, SwitchTimeout, UpdateFailed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine
@@ -18,6 +18,13 @@ T = TypeVar("T")
 
 ANSWER_S = 0.2
 """How long before our own deadline the plugin gives up."""
+
+ARRIVAL_S = 0.2
+"""How long after the plugin told of the peer's update charon, on another socket, may take to tell of it."""
+
+ASKED_BACK = "the peer switched, and charon asked it back at once"
+"""A route that changed a moment before makes charon (`prefer_best_path`) look at all its paths, 100 ms later. Where the
+peer has just switched and no route speaks for its new path yet, charon asks it back to the old one."""
 
 REASONS = {
     "no-answer": "the peer did not answer",
@@ -38,9 +45,16 @@ class Request:
         self._queue = queue
 
     async def failure(self) -> str:
-        """Wait until the plugin says that the request failed, and return why. Wait for ever if it does not."""
+        """Wait until the plugin says that the request failed, and return why. Wait for ever if it does not.
+
+        A switch that was done, and is still not seen after ARRIVAL_S, is one that charon has undone: ASKED_BACK.
+        """
         while True:
-            reason = reason_of(await self._queue.get())
+            answer = await self._queue.get()
+            if isinstance(answer, SwitchDone):
+                await asyncio.sleep(ARRIVAL_S)
+                return ASKED_BACK
+            reason = reason_of(answer)
             if reason is not None:
                 return reason
 

@@ -23,6 +23,7 @@ from mobikectl.errors import (
 )
 from mobikectl.model import IkeState
 from mobikectl.observe.events import Source
+from mobikectl.switch.by_plugin import ASKED_BACK
 from mobikectl.switch.course import Course, MoveOrder, Tools
 from mobikectl.switch.mechanism import choose
 from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
@@ -216,7 +217,7 @@ class MoveExecutor:
         if traffic is not None:
             move, problem = await self._arrive(move, course, way)
         if problem is not None and way.changes_nothing:
-            return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
+            return await self._leave(move, course, problem)
         if problem is None:
             move = self._step(move, MoveState.MOVED, "the IKE_SA is on the new path")
             await way.settle(move, course)
@@ -228,6 +229,14 @@ class MoveExecutor:
                 return self._step(move, MoveState.VERIFIED, f"data plane: {data_plane.value}")
             problem = f"no packet came in over the new path within {self._verification.data_plane_s:g} s"
         return await self._undo(move, course, problem or "", blame=Blame.PATH)
+
+    async def _leave(self, move: Move, course: Course, problem: str) -> Move:
+        """Nothing has changed here, but for the route of a peer that was asked again."""
+        try:
+            await self._put_back(move, course)
+        except (NetlinkError, PrivilegeError) as error:
+            problem = f"{problem}; undoing failed: {error}"
+        return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
 
     async def _see_off(self, move: Move, course: Course, way: Way) -> Move:
         """The IKE_SA is to leave this gateway: what becomes of it elsewhere is not seen from here."""
@@ -251,7 +260,21 @@ class MoveExecutor:
         sa = self._sas.find(move.sa)
         if sa is not None and sa.path.local == move.after.local:
             return await way.arrive(move, course)
+        if problem == ASKED_BACK:
+            return await self._ask_again(move, course, way)
         return after, problem
+
+    async def _ask_again(self, move: Move, course: Course, way: Way) -> tuple[Move, str | None]:
+        """Ask a peer once more that charon asked back, with a route that speaks for the new path in place before."""
+        self._tools.note(move, "asked-back", ASKED_BACK)
+        await way.settle(move, course)
+        try:
+            await way.request(move, course)
+        except CharonError as error:
+            return move, f"{ASKED_BACK}: {error}"
+        arriving = way.arrive(move, course)
+        outcome = await (course.request.first(arriving) if course.request else arriving)
+        return (move, outcome) if isinstance(outcome, str) else outcome
 
     async def _give_up(self, move: Move, course: Course) -> None:
         """The move was cancelled, wherever it was: put back what was in force before, and say so."""

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mobikectl.charon.rmobike_events import SwitchAcked, SwitchSuperseded, SwitchTimeout, UpdateFailed
+from mobikectl.charon.rmobike_events import (
+    SwitchAcked,
+    SwitchDone,
+    SwitchSuperseded,
+    SwitchTimeout,
+    UpdateFailed,
+)
 from mobikectl.charon.rmobike_link import Peer, PluginLink
 from mobikectl.errors import CharonRefusedError, MoveError
 from mobikectl.model import Path
@@ -80,7 +86,7 @@ class Scene:
             plugin=self.link,
             redirect=self.redirect,
         )
-        order = MoveOrder(7, VIA_B, "a test", timeout_s=0.4, mechanism=mechanism, **more)
+        order = MoveOrder(7, VIA_B, "a test", timeout_s=0.6, mechanism=mechanism, **more)
         return await executor.move(order)
 
 
@@ -126,6 +132,35 @@ async def test_an_acknowledgement_is_no_success() -> None:
     scene.plugin.reaction = lambda token, _address: scene.answer(SwitchAcked(7, token))
     move = await scene.move()
     assert (move.state, move.reason) == (MoveState.FAILED, "the peer did not switch in time")
+
+
+async def test_a_peer_that_charon_asked_back_before_anybody_saw_it_is_asked_again_with_a_route_in_place() -> (
+    None
+):
+    scene = Scene(initiator=False)
+    routes: list[object] = []
+
+    def react(token: str, _address: IpAddress) -> None:
+        routes.append(dict(scene.world.routes))
+        scene.answer(SwitchDone(7, token, VIA_B, 20))
+        if len(routes) == 2:
+            scene.follow(VIA_B)
+
+    scene.plugin.reaction = react
+    move = await scene.move()
+    assert move.state is MoveState.VERIFIED
+    assert scene.plugin.asked == [(7, VIA_B.local)] * 2
+    assert routes == [{}, {VIA_B.remote: VIA_B}]
+
+
+async def test_a_peer_that_is_asked_back_again_and_again_fails_and_leaves_no_route() -> None:
+    scene = Scene(initiator=False)
+    scene.world.follows_not = True
+    scene.plugin.reaction = lambda token, _address: scene.answer(SwitchDone(7, token, VIA_B, 20))
+    move = await scene.move()
+    assert (move.state, scene.world.routes) == (MoveState.FAILED, {})
+    assert "asked it back" in move.reason
+    assert len(scene.plugin.asked) == 2
 
 
 async def test_a_switch_that_no_event_told_of_is_seen_when_charon_is_asked() -> None:
