@@ -7,7 +7,6 @@ charon; results and logs come back as files. It needs no virtualisation and boot
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shlex
 import shutil
@@ -21,7 +20,7 @@ from mobikectl.lab.processes import MARK, end_all, identify, marked
 from mobikectl.lab.requirements import UML, require_uml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 MODULES = (
     "esp4 esp6 tun veth xfrm_user gcm authenc echainiv seqiv dummy sch_netem nf_tables nft_masq nft_numgen"
@@ -38,6 +37,10 @@ mount -t sysfs sys /sys
 mount -t tmpfs run /run
 mkdir -p /run/netns /dev/shm /dev/pts
 mount -t tmpfs shm /dev/shm
+# Its own view of the directory: other guests come and go on the same machine.
+mkdir -p /lib/modules
+mount -t tmpfs modules /lib/modules
+ln -s {modules_dir} /lib/modules/
 cd {directory}
 modprobe -a {modules} 2>&1 || true
 {command} </dev/null
@@ -58,13 +61,19 @@ async def run_in_guest(
     Nothing of the guest is left when this returns or is cancelled.
     """
     version = require_uml()
-    with tempfile.TemporaryDirectory(prefix="mobikectl-uml-") as name, _modules_linked(version):
+    with tempfile.TemporaryDirectory(prefix="mobikectl-uml-") as name:
         directory = Path(name)
         init = directory / "init"
         words = [f"{key}={os.environ[key]}" for key in environment if key in os.environ]
         command = shlex.join(["env", *words, *argv])
         init.write_text(
-            INIT.format(directory=shlex.quote(str(Path.cwd())), modules=MODULES, command=command, done=DONE)
+            INIT.format(
+                directory=shlex.quote(str(Path.cwd())),
+                modules_dir=shlex.quote(str(version)),
+                modules=MODULES,
+                command=command,
+                done=DONE,
+            )
         )
         init.chmod(0o700)
         return await _boot(init, directory, deadline, tell)
@@ -125,27 +134,6 @@ def _executable_tmpfs() -> Path:
         if path.is_dir() and not os.statvfs(path).f_flag & os.ST_NOEXEC:
             return path
     raise LabError("user-mode-linux needs a directory without noexec", hint="mount -o remount,exec /dev/shm")
-
-
-@contextlib.contextmanager
-def _modules_linked(version: Path) -> Iterator[None]:
-    """Have the guest's modules where modprobe looks; take away what was not there before."""
-    parent = Path("/lib/modules")
-    link = parent / version.name
-    made_parent = not parent.exists()
-    parent.mkdir(exist_ok=True)
-    made = False
-    with contextlib.suppress(FileExistsError):
-        link.symlink_to(version)
-        made = True
-    try:
-        yield
-    finally:
-        if made:
-            link.unlink(missing_ok=True)
-        if made_parent:
-            with contextlib.suppress(OSError):
-                parent.rmdir()
 
 
 def own_command() -> list[str]:
