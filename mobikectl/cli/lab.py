@@ -264,6 +264,10 @@ def _show(documents: Sequence[dict[str, Any]]) -> None:
     click.echo(f"Measured through the tunnels by a ping each 10 ms, {where}.")
     click.echo("IKE: messages on the wire after the tunnel was up; INIT: IKE_SA_INIT among them.\n")
     print_table(["scenario", "result", "lost", "gap", "to new path", "IKE", "INIT"], rows)
+    for document in documents:
+        for title, messages in document.get("exchanges", {}).items():
+            click.echo(f"\n{document['scenario']}: {title}")
+            click.echo("".join(f"  {message}\n" for message in messages), nl=False)
 
 
 def _row(document: dict[str, Any]) -> list[Any]:

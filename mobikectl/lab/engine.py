@@ -191,6 +191,7 @@ def _measure(
     if run.cluster is not None and result.sidecar:
         result.metrics |= run.cluster.metrics()
     result.metrics |= _sa_metrics(before, after, events) | run.journal.metrics
+    result.exchanges = run.journal.exchanges
     result.tracks += _point_tracks(run, events)
     result.verdicts = judge(scenario.checks, result.metrics, esp=result.esp, sidecar=result.sidecar)
 

@@ -7,6 +7,7 @@ The document (``schema`` 1; all times are seconds of CLOCK_MONOTONIC of the kern
 - ``metrics``: name -> number or text (`mobikectl.lab.measure`); with several tunnels each name has the
   tunnel's as a prefix (``office.lost``);
 - ``checks``: ``{metric, operator, limit, value, passed, why}``;
+- ``exchanges``: title -> the IKE messages of an exchange as a charon logged them, a text for each;
 - ``tries`` (number), ``missed`` (what each try before the last missed, as lists of text);
 - ``timeline``: ``{from, to, tracks}``; a track is ``{name, kind, intervals}`` with ``{from, to, label}`` or
   ``{name, kind, points}`` with ``{at, label}``. Kinds: ``path`` (intervals: over which path ESP arrived, as seen
@@ -67,6 +68,8 @@ class Result:
     metrics: dict[str, float | str] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
     tracks: list[Track] = field(default_factory=list)
+    exchanges: dict[str, list[str]] = field(default_factory=dict)
+    """Title -> messages that the scenario shows."""
     error: str | None = None
     logs: str = ""
 
@@ -113,5 +116,6 @@ class Result:
                 }
                 for v in self.verdicts
             ],
+            "exchanges": self.exchanges,
             "timeline": {"from": self.start, "to": self.end, "tracks": [t.as_json() for t in self.tracks]},
         }

@@ -22,12 +22,13 @@ from mobikectl.lab.sidecars import control_socket, start_sidecar
 from mobikectl.model import ROUTE_PROTOCOL, Path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path as FilePath
 
     from mobikectl.lab.capture import Capture, Pinger
     from mobikectl.lab.cluster import Cluster
     from mobikectl.lab.fleet import Fleet
+    from mobikectl.lab.exchange import Message
     from mobikectl.lab.instance import Lab
 
 REPLY_TIME = 0.2
@@ -48,6 +49,8 @@ class Journal:
 
     causes: list[Cause] = field(default_factory=list)
     metrics: dict[str, float | str] = field(default_factory=dict)
+    exchanges: dict[str, list[str]] = field(default_factory=dict)
+    """Title -> IKE messages that the result shows."""
     sidecar_events: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     """(node, event) as the control socket tells them."""
 
@@ -226,6 +229,18 @@ class Run:
     def record(self, metric: str, value: float | str) -> None:
         """Record a measurement of the scenario's own under a name that its checks use."""
         self.journal.metrics[metric] = value
+
+    def show(self, title: str, messages: Iterable[Message]) -> None:
+        """Have the result show IKE messages under a title."""
+        self.journal.exchanges[title] = [str(message) for message in messages]
+
+    def told(self, node: str, name: str, *, since: Cause | None = None) -> list[dict[str, Any]]:
+        """Return what a node's sidecar told under an event's name, oldest first; ``since``: only after that."""
+        return [
+            event
+            for where, event in self.journal.sidecar_events
+            if (where, event["name"]) == (node, name) and (since is None or event["at"] >= since.at)
+        ]
 
     async def routes_of_sidecar(self, node: str) -> list[str]:
         """Return the routes on a node that carry mobikectl's protocol number, in every table."""
