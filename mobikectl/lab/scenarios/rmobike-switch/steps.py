@@ -9,10 +9,14 @@ SECTION_4_2 = (
     # RFC 4555 section 3.10: the new path is tested before it is used.
     "--> 198.18.10.1[4500] INFORMATIONAL request { }",
     "<-- 198.18.10.1[4500] INFORMATIONAL response { }",
-    "--> 198.18.10.1[4500] INFORMATIONAL request"
-    " { N(UPDATE_SA_ADDRESSES) N(NAT_DETECTION_SOURCE_IP) N(NAT_DETECTION_DESTINATION_IP) N(COOKIE2) }",
-    "<-- 198.18.10.1[4500] INFORMATIONAL response"
-    " { N(NAT_DETECTION_SOURCE_IP) N(NAT_DETECTION_DESTINATION_IP) N(COOKIE2) }",
+    (
+        "--> 198.18.10.1[4500] INFORMATIONAL request"
+        " { N(UPDATE_SA_ADDRESSES) N(NAT_DETECTION_SOURCE_IP) N(NAT_DETECTION_DESTINATION_IP) N(COOKIE2) }"
+    ),
+    (
+        "<-- 198.18.10.1[4500] INFORMATIONAL response"
+        " { N(NAT_DETECTION_SOURCE_IP) N(NAT_DETECTION_DESTINATION_IP) N(COOKIE2) }"
+    ),
 )
 """draft-smyslov-ipsecme-ikev2-r-mobike-09 section 4.2, as the client sees it, with the test of the path."""
 
