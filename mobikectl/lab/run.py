@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from mobikectl.lab.capture import Capture, Pinger
     from mobikectl.lab.cluster import Cluster
-    from mobikectl.lab.fleet import Fleet
     from mobikectl.lab.exchange import Message
+    from mobikectl.lab.fleet import Fleet
     from mobikectl.lab.instance import Lab
 
 REPLY_TIME = 0.2
