@@ -45,7 +45,7 @@ class BalanceSettings:
     """A node whose report is older counts as unknown."""
     settle_s: float = 5.0
     """A CPU reading counts only when it was taken this long after the node's last move."""
-    interval_s: float = 5.0
+    interval_s: float = 1.0
     """How soon to plan again while something is left to do."""
     placement_targets: int = 16
     """How many gateways one gateway names to its new clients at most."""

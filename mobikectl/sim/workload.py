@@ -50,7 +50,7 @@ class Scenario:
     nat_share: float = 0.3
     refusal_share: float = 0.0
     """Moves that the peer refuses."""
-    plan_every_s: int = 5
+    plan_every_s: int = 1
     overload_limit: float = 0.9
 
     def __post_init__(self) -> None:
