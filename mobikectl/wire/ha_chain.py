@@ -1,0 +1,151 @@
+"""A chain: the HA messages that make one IKE_SA with its CHILD_SAs appear in another charon.
+
+A CHILD_SA's keys come from the IKE_SA under which it was made, so that a chain holds every generation of
+the IKE_SA that a living CHILD_SA needs: each is an IKE_ADD, an IKE_UPDATE and CHILD_ADDs; the next one's
+IKE_ADD names it (IKE_REKEY_ID) and charon hands its CHILD_SAs on. Message IDs of the last one end the chain.
+
+As octets: the magic ``mHA1``, then each message with its length in two octets. The octets are key material.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, IkeId
+from mobikectl.wire.reader import Reader, impossible, malformed
+from mobikectl.wire.secret import SecretBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+MAGIC: Final = b"mHA1"
+MAX_CHAIN: Final = 1 << 20
+"""Octets of a chain: an IKE_SA with 1,000 CHILD_SAs has less."""
+_ALLOWED: Final = frozenset(
+    {
+        HaType.IKE_ADD,
+        HaType.IKE_UPDATE,
+        HaType.CHILD_ADD,
+        HaType.IKE_MID_INITIATOR,
+        HaType.IKE_MID_RESPONDER,
+    }
+)
+
+
+class IkeSpis(NamedTuple):
+    """What names an IKE_SA on every node: its initiator's and its responder's SPI."""
+
+    initiator: int
+    responder: int
+
+    def __str__(self) -> str:
+        return f"{self.initiator:016x}_i {self.responder:016x}_r"
+
+    @classmethod
+    def of(cls, ike_id: IkeId) -> Self:
+        """Given charon's id of an IKE_SA, return its SPIs."""
+        return cls(ike_id.initiator_spi, ike_id.responder_spi)
+
+
+@dataclass(frozen=True, slots=True)
+class HaChain:
+    """The messages of one IKE_SA in the order in which a charon must get them."""
+
+    messages: tuple[HaMessage, ...]
+
+    def __post_init__(self) -> None:
+        known: list[IkeSpis] = []
+        for message in self.messages:
+            ike_id = message.ike_id
+            if message.kind not in _ALLOWED or ike_id is None:
+                raise impossible("a message of a chain", message.kind.name)
+            spis = IkeSpis.of(ike_id)
+            if message.kind is HaType.IKE_ADD:
+                old = message.get(HaAttribute.IKE_REKEY_ID, IkeId)
+                if spis in known or (known and (old is None or IkeSpis.of(old) != known[-1])):
+                    raise impossible(f"the IKE_SA that follows {known[-1]}", str(spis))
+                known.append(spis)
+            elif not known or spis != known[-1]:
+                raise impossible("a message about the IKE_SA added last", f"{message.kind.name} of {spis}")
+        if not known:
+            raise impossible("a chain with an IKE_ADD", "none")
+
+    @property
+    def ike_id(self) -> IkeId:
+        """The IKE_SA that it makes (the last generation)."""
+        return next(found for found in reversed(self._ids()) if found is not None)
+
+    def _ids(self) -> list[IkeId | None]:
+        return [each.ike_id for each in self.messages if each.kind is HaType.IKE_ADD]
+
+    @property
+    def spis(self) -> IkeSpis:
+        """The SPIs of that IKE_SA."""
+        return IkeSpis.of(self.ike_id)
+
+    @property
+    def generations(self) -> tuple[IkeSpis, ...]:
+        """The SPIs of every generation, the oldest first."""
+        return tuple(IkeSpis.of(found) for found in self._ids() if found is not None)
+
+    @property
+    def children(self) -> frozenset[int]:
+        """The inbound SPIs of its CHILD_SAs, as the node has them that it comes from."""
+        return frozenset(
+            message.need(HaAttribute.INBOUND_SPI, int)
+            for message in self.messages
+            if message.kind is HaType.CHILD_ADD
+        )
+
+    @property
+    def connections(self) -> frozenset[str]:
+        """The names of the connections that the other charon must have."""
+        found = (each.get(HaAttribute.CONFIG_NAME, str) for each in self.updates())
+        return frozenset(name for name in found if name is not None)
+
+    def updates(self) -> Iterator[HaMessage]:
+        """Yield its IKE_UPDATEs."""
+        return (each for each in self.messages if each.kind is HaType.IKE_UPDATE)
+
+    @property
+    def remote_vips(self) -> tuple[Host, ...]:
+        """The virtual addresses of the peer."""
+        last = [each.all(HaAttribute.REMOTE_VIP, Host) for each in self.updates()]
+        return last[-1] if last else ()
+
+    def with_updates(self, change: Callable[[HaMessage], HaMessage]) -> Self:
+        """Given what to make of an IKE_UPDATE, return the chain with each of them changed so."""
+        return type(self)(
+            tuple(change(each) if each.kind is HaType.IKE_UPDATE else each for each in self.messages)
+        )
+
+    def at(self, local: Host, remote: Host) -> Self:
+        """Given outer addresses, return the chain with these: MOBIKE changes them without an HA message."""
+        items = ((HaAttribute.LOCAL_ADDR, local), (HaAttribute.REMOTE_ADDR, remote))
+        return self.with_updates(lambda update: update.having(items))
+
+    def to_secret(self) -> SecretBytes:
+        """Return the octets. Raise DecodeError when there are more than `MAX_CHAIN`."""
+        parts = [MAGIC]
+        for message in self.messages:
+            octets = message.to_bytes()
+            parts += [len(octets).to_bytes(2, "big"), octets]
+        whole = b"".join(parts)
+        if len(whole) > MAX_CHAIN:
+            raise impossible(f"a chain of at most {MAX_CHAIN} octets", str(len(whole)))
+        return SecretBytes(whole)
+
+    @classmethod
+    def from_secret(cls, secret: SecretBytes) -> Self:
+        """Given what `to_secret` returned, return the chain. Raise DecodeError for anything else."""
+        octets = secret.reveal()
+        if len(octets) > MAX_CHAIN:
+            raise malformed(MAX_CHAIN, f"at most {MAX_CHAIN} octets", str(len(octets)))
+        reader = Reader(octets)
+        if reader.take(len(MAGIC), "magic") != MAGIC:
+            raise malformed(0, "a chain of HA messages", "something else")
+        messages = []
+        while reader.left:
+            messages.append(HaMessage.from_bytes(reader.take(reader.number(2, "length"), "HA message")))
+        return cls(tuple(messages))
