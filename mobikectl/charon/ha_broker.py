@@ -1,0 +1,336 @@
+"""The HA broker: charon's HA peer on the loopback interface, and the memory of what each IKE_SA is made of.
+
+charon tells its HA peer everything that a standby needs. The broker keeps it for every IKE_SA of its charon
+(`HaChains`), so that any one of them can be told to the charon of another node, where it appears passive. Its
+memory outlives it (`HaLog`, kept by a `Holder`). docs/moves.md says what protects it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+import time
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from mobikectl.charon.ha_chains import HaChains, Limits
+from mobikectl.charon.ha_log import HaLog, LogFullError
+from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
+from mobikectl.charon.protect import protect_process
+from mobikectl.errors import CharonUnreachableError, DecodeError, MoveError, NotFoundError, PrivilegeError
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, IkeId
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection
+
+    from mobikectl.charon.ha_holder import Holder
+    from mobikectl.wire.ha_chain import HaChain, IkeSpis
+
+LOG = logging.getLogger(__name__)
+
+HEARTBEAT_S: Final = 1.0
+"""charon takes its peer for dead after 2.1 s (ha_segments.c); it must be less than half of that."""
+PRUNE_S: Final = 30.0
+_STATUS: Final = HaMessage.of(HaType.STATUS).to_bytes()
+_SPARE: Final = 1 << 20
+"""The log is rewritten when it has this many octets more than three times what counts."""
+_SILENT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerStatus:
+    """What the broker knows about itself.
+
+    ``heard_s``: seconds since charon was heard last (it sends a message each second), None: never.
+    ``missed``: messages that could not be placed; ``lost``: datagrams that did not fit the socket's buffer;
+    ``refused``: datagrams that were no HA message. ``unprotected``: what could not be done to protect the
+    memory. ``taken_over``: IKE_SAs known from the broker before.
+    """
+
+    sas: int
+    heard_s: float | None
+    missed: int
+    lost: int
+    refused: int
+    log_octets: int
+    unprotected: tuple[str, ...]
+    taken_over: int
+
+    @property
+    def healthy(self) -> bool:
+        """Whether charon is heard and nothing of it was missed."""
+        return self.heard_s is not None and self.heard_s < _SILENT_S and not (self.missed or self.lost)
+
+
+class HaBroker:
+    """One charon's broker. Make it with `open_broker`; every method belongs to one event loop.
+
+    ``charon_uid``: the user that charon runs as: keys are sent to no other's socket.
+    """
+
+    def __init__(
+        self,
+        port: HaPort,
+        log: HaLog,
+        *,
+        limits: Limits | None = None,
+        charon_uid: int = 0,
+        unprotected: tuple[str, ...] = (),
+        owner: Callable[[], int | None] = owner_of_charons_port,
+    ) -> None:
+        if sys.byteorder != "little":
+            raise PrivilegeError(
+                "HA messages have another form on a big-endian machine", hint="move by redirect"
+            )
+        self._port = port
+        self._log = log
+        self._limits = limits or Limits()
+        self._chains = HaChains(self._limits)
+        self._charon_uid = charon_uid
+        self._unprotected = unprotected
+        self._owner = owner
+        self._heard: float | None = None
+        self._refused = 0
+        self._recording = True
+        self._compacted = 0
+        self._replaying = asyncio.Lock()
+        self._news = asyncio.Event()
+        self._taken_over = self._restore()
+
+    def _restore(self) -> int:
+        # Born long ago: a RESYNC of a charon that started meanwhile must end what is of the one before.
+        born = time.monotonic() - self._limits.restart_s - 1.0
+        for record in self._log.records():
+            try:
+                self._chains.feed(HaMessage.from_bytes(record), born)
+            except DecodeError as error:
+                LOG.warning("a record of the HA broker before is not understood: %s", error)
+        self._compact()
+        return len(self._chains)
+
+    # --- charon speaks --------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Listen to charon and show it a sign of life each second, until cancelled."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._port.sock.fileno(), self._readable)
+        try:
+            pruned = time.monotonic()
+            while True:
+                with suppress(CharonUnreachableError):  # not there now: it speaks first when it starts
+                    self._port.send(_STATUS)
+                if time.monotonic() - pruned > PRUNE_S:
+                    pruned = time.monotonic()
+                    self._chains.prune(pruned)
+                    self._compact()
+                await asyncio.sleep(HEARTBEAT_S)
+        finally:
+            loop.remove_reader(self._port.sock.fileno())
+
+    def _readable(self) -> None:
+        now = time.monotonic()
+        for octets in self._port.receive():
+            self._heard = now
+            if octets == _STATUS:
+                continue
+            try:
+                message = HaMessage.from_bytes(octets)
+            except DecodeError as error:
+                self._refused += 1
+                LOG.warning("an HA message of charon's is not understood: %s", error)
+                continue
+            if self._chains.feed(message, now):
+                self._record(message)
+        self._news.set()
+
+    def _record(self, message: HaMessage) -> None:
+        if not self._recording:
+            return
+        try:
+            self._log.append(message.to_bytes())
+            if self._log.size > _SPARE + 3 * self._compacted:
+                self._compact()
+        except LogFullError as error:
+            self._recording = False
+            LOG.error("the HA broker's memory is full: a restart will have charon rekey its SAs (%s)", error)  # noqa: TRY400 - no traceback with its locals
+
+    def _compact(self) -> None:
+        self._log.rewrite(message.to_bytes() for message in self._chains.snapshot())
+        self._compacted = self._log.size
+
+    # --- questions ------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> BrokerStatus:
+        """How the broker is at this moment."""
+        heard = None if self._heard is None else time.monotonic() - self._heard
+        return BrokerStatus(
+            len(self._chains), heard, self._chains.missed, self._port.lost, self._refused,
+            self._log.size, self._unprotected, self._taken_over,
+        )  # fmt: skip
+
+    def knows(self, spis: IkeSpis) -> bool:
+        """Given an IKE_SA, return whether anything is known about it."""
+        return spis in self._chains
+
+    def current(self) -> frozenset[IkeSpis]:
+        """Return every established IKE_SA that is known."""
+        return frozenset(self._chains.current())
+
+    def chain_of(self, spis: IkeSpis, children: Collection[int] | None = None) -> HaChain:
+        """Given an IKE_SA and the inbound SPIs of its living CHILD_SAs (None: all known), return its chain.
+
+        Raise NotFoundError when it is unknown, ChainIncompleteError when charon has told of more than is known.
+        """
+        return self._chains.chain_of(spis, children)
+
+    async def wait_for(self, spis: IkeSpis, children: Collection[int], *, timeout: float) -> HaChain:
+        """Return what `chain_of` returns as soon as everything is known that it needs.
+
+        charon's messages come by another way than its answers, and may be read a moment later. Raise what
+        `chain_of` raises when that does not happen within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            self._news.clear()
+            try:
+                return self.chain_of(spis, children)
+            except NotFoundError:
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise
+            try:
+                async with asyncio.timeout(left):
+                    await self._news.wait()
+            except TimeoutError:
+                continue
+
+    # --- to charon ------------------------------------------------------------------------------
+
+    async def replay(self, chain: HaChain) -> None:
+        """Given a chain of another node, tell it to our charon: the IKE_SA appears passive, its CHILD_SAs installed.
+
+        charon does not answer: look for it over VICI. Raise MoveError when the IKE_SA is known already (it
+        would then exist twice), CharonUnreachableError when charon does not listen, or not as the right user.
+        """
+        async with self._replaying:
+            if twice := [spis for spis in chain.generations if spis in self._chains]:
+                raise MoveError(
+                    f"IKE_SA {twice[0]} is known to this node already",
+                    hint="it would exist twice: end the one that is there first",
+                )
+            self._check_owner()
+            octets = [message.to_bytes() for message in chain.messages]
+            try:
+                for message, raw in zip(chain.messages, octets, strict=True):
+                    self._port.send(raw)
+                    self._chains.feed(message, time.monotonic())
+                    self._record(message)
+                    await asyncio.sleep(0)
+            except BaseException:
+                self.forget(chain.spis)
+                raise
+
+    def remove(self, spis: IkeSpis) -> None:
+        """Given an IKE_SA, have charon drop it without a word to the peer, and forget it.
+
+        Raise CharonUnreachableError when charon does not listen (the IKE_SA is forgotten all the same).
+        """
+        ike_id = IkeId(spis.initiator, spis.responder, initiator=False)
+        self.forget(spis)
+        # The table of IKE_SAs is keyed by both SPIs and by who is the initiator, so that both are said.
+        for each in (ike_id, IkeId(spis.initiator, spis.responder, initiator=True)):
+            self._port.send(HaMessage.of(HaType.IKE_DELETE, (HaAttribute.IKE_ID, each)).to_bytes())
+
+    def forget(self, spis: IkeSpis) -> None:
+        """Given an IKE_SA that left this node, forget its keys."""
+        if self._chains.forget(spis):
+            self._compact()
+
+    def keep_only(self, living: Collection[IkeSpis]) -> int:
+        """Given the SPIs of the IKE_SAs that charon has, forget all others. Return how many those were."""
+        gone = self._chains.keep_only(living, time.monotonic())
+        if gone:
+            self._compact()
+        return gone
+
+    def resync(self) -> None:
+        """Have charon tell everything again. It rekeys every CHILD_SA for that: only when nothing is known.
+
+        Raise CharonUnreachableError when charon does not listen.
+        """
+        self._port.send(HaMessage.of(HaType.RESYNC, (HaAttribute.SEGMENT, 1)).to_bytes())
+
+    def _check_owner(self) -> None:
+        owner = self._owner()
+        if owner != self._charon_uid:
+            who = "nobody" if owner is None else f"user {owner}"
+            raise CharonUnreachableError(
+                f"{who} has charon's HA port, but charon is user {self._charon_uid}: no keys are sent there",
+                hint="load charon's ha plugin with local = 127.0.0.2; find who has the port with ss -lunp",
+            )
+
+    def close(self) -> None:
+        """Let go of port and memory; the holder keeps both."""
+        self._port.close()
+        self._log.close()
+
+
+@asynccontextmanager
+async def open_broker(
+    holder: Holder,
+    *,
+    limits: Limits | None = None,
+    charon_uid: int = 0,
+    protect: bool = True,
+    owner: Callable[[], int | None] = owner_of_charons_port,
+    bind: Callable[[], HaPort] = HaPort.bind,
+) -> AsyncIterator[HaBroker]:
+    """Given who keeps its descriptors, yield the broker of the charon in this network namespace, at work.
+
+    Blocks for a moment while the holder is asked. Raise HaPortTakenError when another process has the port,
+    PrivilegeError without CAP_NET_RAW and CAP_NET_ADMIN, SidecarError when the holder does not answer.
+    """
+    unprotected = protect_process() if protect else ()
+    for each in unprotected:
+        LOG.warning("%s", each)
+    opened = _Opened.from_holder(holder, bind)
+    broker = HaBroker(
+        opened.port, opened.log, limits=limits, charon_uid=charon_uid, unprotected=unprotected, owner=owner
+    )
+    running = asyncio.create_task(broker.run())
+    try:
+        yield broker
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        broker.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    port: HaPort
+    log: HaLog
+
+    @classmethod
+    def from_holder(cls, holder: Holder, bind: Callable[[], HaPort]) -> Self:
+        held = holder.take()
+        kept = {name: held.pop(name) for name in ("port", "log-a", "log-b") if name in held}
+        for fd in held.values():
+            os.close(fd)
+        if "port" in kept:
+            port = HaPort.adopt(socket.socket(fileno=kept["port"]))
+        else:
+            port = bind()
+            holder.put("port", port.sock.fileno())
+        if "log-a" in kept and "log-b" in kept:
+            log = HaLog((kept["log-a"], kept["log-b"]))
+        else:
+            log = HaLog.create()
+            for name, fd in zip(("log-a", "log-b"), log.fds, strict=True):
+                holder.put(name, fd)
+        return cls(port, log)
