@@ -111,6 +111,35 @@ class PrivilegeError(MobikectlError):
     exit_code = 11
 
 
+class TransferError(MobikectlError):
+    """Something between the sidecars of a cluster that carry IKE_SAs over."""
+
+    exit_code = 13
+
+
+class TransferUnreachableError(TransferError):
+    """No connection to the other node, or no answer before the deadline.
+
+    ``maybe_done``: the request was sent, so nobody knows whether it was carried out.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", maybe_done: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.maybe_done = maybe_done
+
+
+class TransferDeniedError(TransferError):
+    """The other side is not who it should be, or does not take us for who we are: certificate, name, membership."""
+
+
+class TransferRefusedError(TransferError):
+    """The other node understood the request and did not carry it out. ``kind``: the class of its own error."""
+
+    def __init__(self, message: str, *, hint: str = "", kind: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
 class StoreError(MobikectlError):
     """Something between mobikectl and the store that the nodes of a cluster share."""
 
@@ -155,5 +184,6 @@ EXIT_CODES: dict[int, str] = {
     SidecarError.exit_code: "sidecar: not running, not reachable, or it refused",
     PrivilegeError.exit_code: "privilege: root or a capability is missing",
     StoreError.exit_code: "store: not reachable, refused, holds what it should not, or somebody else was first",
+    TransferError.exit_code: "transfer: the other node is not reachable, not who it should be, or it refused",
 }
 """What each exit code of the command line means."""

@@ -56,6 +56,34 @@ class AddressSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferSettings:
+    """Where IKE_SAs are taken over from other nodes, and by what the nodes know each other (TLS 1.3, both sides)."""
+
+    address: IpAddress
+    """Where to listen, and what the other nodes connect to. Best on a network of the cluster's own."""
+    port: int = 4518
+    """TCP."""
+    certificate: Path = Path("/etc/mobikectl/tls/node.pem")
+    """Of this node (PEM), its name as DNS name in the subjectAltName; intermediate ones behind it."""
+    key: Path = Path("/etc/mobikectl/tls/node.key")
+    """Of the certificate (PEM). Only its owner may read it."""
+    ca: Path = Path("/etc/mobikectl/tls/ca.pem")
+    """What signs the nodes' certificates (PEM). Whatever it signs is believed, so it should sign nothing else."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 1 << 16:
+            raise ConfigError(f"port: expected 1 to 65535, got {self.port!r}")
+        if self.address.is_unspecified or self.address.is_multicast:
+            raise ConfigError(f"address: expected one that other nodes can reach, got {self.address}")
+
+    @property
+    def endpoint(self) -> str:
+        """host:port, as the other nodes are told."""
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """This node's part in a cluster of gateways."""
 
@@ -80,6 +108,8 @@ class ClusterSettings:
     """An address behind this gateway that answers ICMP echo; when it does not, the node is impaired."""
     balance: Balance = Balance.AUTO
     placement: Placement = Placement.OFF
+    transfer: TransferSettings | None = None
+    """None: no IKE_SA is carried over to or from this node; other mechanisms move its clients."""
     store: StoreSettings = field(default_factory=StoreSettings)
     policy: BalanceSettings = field(default_factory=BalanceSettings)
 
@@ -117,4 +147,5 @@ class ClusterSettings:
             site=self.site,
             pools=self.pools,
             version=version,
+            transfer=self.transfer.endpoint if self.transfer is not None else "",
         )

@@ -48,6 +48,8 @@ class Member:
     pools: frozenset[str] | None = None
     version: str = ""
     """Of its mobikectl."""
+    transfer: str = ""
+    """host:port where it takes IKE_SAs over from other nodes; empty: nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

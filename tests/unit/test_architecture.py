@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "mobikectl"
 
 GROUND = {"model", "errors"}
-ADAPTERS = {"netlink", "charon", "probe", "cluster"}
+ADAPTERS = {"netlink", "charon", "probe", "cluster", "transfer"}
 ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "errors": set(),
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "charon": GROUND | {"wire"},
     "probe": GROUND | {"wire", "policy"},
     "cluster": GROUND | {"policy"},
+    "transfer": GROUND | {"wire", "cluster"},
     "observe": GROUND,
     "doctor": GROUND | {"policy", "config"} | ADAPTERS,
     "config": GROUND | {"policy"} | ADAPTERS,
