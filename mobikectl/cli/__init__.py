@@ -13,23 +13,36 @@ from mobikectl import __version__
 from mobikectl.errors import MobikectlError
 
 COMMANDS: dict[str, str] = {
+    "apply": "mobikectl.cli.plan:apply",
     "bridge": "mobikectl.cli.bridge:bridge",
     "config": "mobikectl.cli.config:config",
     "decode": "mobikectl.cli.decode:decode",
     "disconnect": "mobikectl.cli.disconnect:disconnect",
     "doctor": "mobikectl.cli.doctor:doctor",
+    "drain": "mobikectl.cli.drain:drain",
     "encode": "mobikectl.cli.decode:encode",
+    "explain": "mobikectl.cli.explain:explain",
+    "history": "mobikectl.cli.history:history",
     "lab": "mobikectl.cli.lab:lab",
     "links": "mobikectl.cli.links:links",
     "monitor": "mobikectl.cli.monitor:monitor",
+    "nodes": "mobikectl.cli.nodes:nodes",
     "paths": "mobikectl.cli.paths:paths",
+    "pause": "mobikectl.cli.intents:pause",
+    "pin": "mobikectl.cli.pin:pin",
+    "plan": "mobikectl.cli.plan:plan",
     "plugin": "mobikectl.cli.plugin:plugin",
+    "redirect": "mobikectl.cli.redirect:redirect",
+    "resume": "mobikectl.cli.intents:resume",
     "run": "mobikectl.cli.run:run",
     "sas": "mobikectl.cli.sas:sas",
     "simulate": "mobikectl.cli.simulate:simulate",
     "status": "mobikectl.cli.status:status",
     "switch": "mobikectl.cli.switch:switch",
     "timeline": "mobikectl.cli.timeline:timeline",
+    "undrain": "mobikectl.cli.drain:undrain",
+    "unpin": "mobikectl.cli.pin:unpin",
+    "weight": "mobikectl.cli.intents:weight",
 }
 """Command -> "module:attribute" that holds it."""
 

@@ -63,6 +63,11 @@ def coloured(text: str, style: str) -> Text:
     return Text(text, style=style)
 
 
+def counted(number: int, thing: str = "IKE_SA") -> str:
+    """Given how many there are of something, return it for people (``1 IKE_SA``, ``2 IKE_SAs``)."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
 def human_bytes(count: float) -> str:
     """Given a number of bytes, return it for people (``1.4 MiB``)."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):

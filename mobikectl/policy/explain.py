@@ -14,6 +14,8 @@ from mobikectl.policy.balance_units import UnitKey
 from mobikectl.policy.cluster import Mechanism
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from mobikectl.policy.cluster import ClusterView, Ints
     from mobikectl.policy.cluster_settings import BalanceSettings
 
@@ -31,6 +33,27 @@ def explain(view: ClusterView, settings: BalanceSettings, now: float, key: str) 
     move = next((move for move in plan(view, settings, now).moves if key in move.sas), None)
     lines.append(f"planned now: {move.explain()}" if move else "planned now: it stays")
     return tuple(lines)
+
+
+def why_stays(
+    view: ClusterView, settings: BalanceSettings, now: float, keys: Collection[str]
+) -> dict[str, str]:
+    """Given the cluster and keys, return in one line each why these IKE_SAs are still where they are.
+
+    Keys that are not in the view are left out.
+    """
+    places = Places(view, settings, now)
+    wanted = set(keys)
+    leaving = {key: move for move in plan(view, settings, now).moves for key in move.sas if key in wanted}
+    found = {}
+    for row, key in enumerate(view.sas.keys):
+        if key in leaving:
+            move = leaving[key]
+            found[key] = f"about to go to {move.target} by {move.mechanism.word}"
+        elif key in wanted:
+            said = [*_held(view, settings, now, row), *_ways(view, places, settings, np.array([row]))]
+            found[key] = "; ".join(said)
+    return found
 
 
 def _where(view: ClusterView, places: Places, row: int) -> str:
