@@ -37,6 +37,15 @@ REASONS = {
 }
 """The plugin's reasons (docs/rmobike.md) in words."""
 
+REFUSALS = frozenset({"no-update", "no-mobike"})
+"""Reasons by which the peer itself says no."""
+
+
+class Refusal(str):
+    """Why the peer does not do what it was asked for."""
+
+    __slots__ = ()
+
 
 class Request:
     """A request to the plugin under way."""
@@ -80,7 +89,8 @@ def reason_of(answer: Answer) -> str | None:
         case UpdateFailed(reason="superseded" | "ike-sa-replaced"):
             return None
         case SwitchTimeout(reason=code) | UpdateFailed(reason=code):
-            return f"{REASONS.get(code, 'the plugin says')} ({code})"
+            said = f"{REASONS.get(code, 'the plugin says')} ({code})"
+            return Refusal(said) if code in REFUSALS else said
         case SwitchSuperseded():
             return f"{REASONS['superseded']} (superseded)"
         case _:

@@ -87,6 +87,7 @@ class Tools:
     events: EventLog
     plugin: PluginLink | None = None
     redirect: Callable[[int, IpAddress], Awaitable[None]] | None = None
+    terminate: Callable[[int], Awaitable[None]] | None = None
 
     async def ask(self, uniqueid: int, deadline: float) -> IkeSa | None:
         """Ask charon for the SA with its counters, until ``deadline``. Raise CharonError."""

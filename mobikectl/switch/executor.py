@@ -23,11 +23,12 @@ from mobikectl.errors import (
 )
 from mobikectl.model import IkeState
 from mobikectl.observe.events import Source
-from mobikectl.switch.by_plugin import ASKED_BACK
+from mobikectl.switch.by_plugin import ASKED_BACK, Refusal
 from mobikectl.switch.course import Course, MoveOrder, Tools
 from mobikectl.switch.mechanism import choose
 from mobikectl.switch.moves import Blame, DataPlane, Mechanism, Move, MoveState, plan_move
 from mobikectl.switch.notify import UNDO_S, Notify
+from mobikectl.switch.reconnect import Reconnect
 from mobikectl.switch.redirect import Redirect
 from mobikectl.switch.route import Route
 from mobikectl.switch.turns import Turns
@@ -68,6 +69,7 @@ class MoveExecutor:
         data_plane_s: float = 1.0,
         plugin: PluginLink | None = None,
         redirect: Callable[[int, IpAddress], Awaitable[None]] | None = None,
+        terminate: Callable[[int], Awaitable[None]] | None = None,
         nat_known: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sas = sas
@@ -76,7 +78,7 @@ class MoveExecutor:
         self._steering = steering
         self._events = events
         self._turns = Turns()
-        self._tools = Tools(sas, steering, self._turns, events, plugin, redirect)
+        self._tools = Tools(sas, steering, self._turns, events, plugin, redirect, terminate)
         self._verification = Verification(
             self._tools, child_check=child_check, tunnel_probe=tunnel_probe, data_plane_s=data_plane_s
         )
@@ -85,6 +87,7 @@ class MoveExecutor:
             Mechanism.NOTIFY: Notify(self._tools),
             Mechanism.ROUTE: Route(self._tools),
             Mechanism.REDIRECT: Redirect(self._tools),
+            Mechanism.RECONNECT: Reconnect(self._tools),
         }
         self._history: list[Move] = []
         self._number = 0
@@ -106,7 +109,9 @@ class MoveExecutor:
         """
         sa = self._require(order)
         async with contextlib.AsyncExitStack() as turns:
-            remotes = {sa.path.remote, order.path.remote}
+            # Who leaves is steered by no route: clients behind one address need not wait for each other.
+            leaves = order.mechanism is not None and self._ways[order.mechanism].leaves
+            remotes = set() if leaves else {sa.path.remote, order.path.remote}
             await turns.enter_async_context(self._turns.alone(remotes, order.timeout_s))
             sa = self._require(order)
             mechanism = self.mechanism(sa, order.mechanism)
@@ -232,19 +237,21 @@ class MoveExecutor:
 
     async def _leave(self, move: Move, course: Course, problem: str) -> Move:
         """Nothing has changed here, but for the route of a peer that was asked again."""
+        blame = Blame.PEER if isinstance(problem, Refusal) else Blame.PATH
         try:
             await self._put_back(move, course)
         except (NetlinkError, PrivilegeError) as error:
             problem = f"{problem}; undoing failed: {error}"
-        return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
+        return self._step(replace(move, blame=blame), MoveState.FAILED, problem)
 
     async def _see_off(self, move: Move, course: Course, way: Way) -> Move:
         """The IKE_SA is to leave this gateway: what becomes of it elsewhere is not seen from here."""
         move, problem = await way.arrive(move, course)
         if problem is not None:
-            return self._step(replace(move, blame=Blame.PATH), MoveState.FAILED, problem)
-        move = self._step(move, MoveState.MOVED, "the peer has deleted its IKE_SA here")
-        return self._step(move, MoveState.VERIFIED, f"redirected to {move.after.local}")
+            return self._step(replace(move, blame=Blame.PEER), MoveState.FAILED, problem)
+        move = self._step(move, MoveState.MOVED, "its IKE_SA here is gone")
+        done = "redirected to" if move.mechanism is Mechanism.REDIRECT else "it may come back at"
+        return self._step(move, MoveState.VERIFIED, f"{done} {move.after.local}")
 
     async def _arrive(self, move: Move, course: Course, way: Way) -> tuple[Move, str | None]:
         """Wait until the IKE_SA is on the new path, or will not be; return the move, and None or what is wrong."""

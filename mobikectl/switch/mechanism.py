@@ -28,6 +28,8 @@ def choose(sa: IkeSa, peer: Peer | None, wanted: Mechanism | None, *, nat_known:
     """
     if wanted is Mechanism.REDIRECT:
         return _redirect(sa, peer)
+    if wanted is Mechanism.RECONNECT:
+        return wanted
     if peer is not None and not peer.mobike:
         raise MoveError(
             f"IKE_SA {sa.uniqueid}: its peer does not support MOBIKE",

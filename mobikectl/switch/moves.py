@@ -25,6 +25,8 @@ class Mechanism(Enum):
     """A steering route, which stock charon follows; on a responder this is the implicit switch."""
     REDIRECT = "redirect"
     """A redirect of the established IKE_SA (RFC 5685 section 5): its client makes a new one at another gateway."""
+    RECONNECT = "reconnect"
+    """The IKE_SA is ended, and its client left to come back: an interruption."""
 
 
 class MoveState(Enum):
@@ -78,6 +80,8 @@ class Blame(Enum):
     NOBODY = "nobody"
     PATH = "path"
     """The path did not carry the SA: not to be tried again without a check."""
+    PEER = "peer"
+    """The peer was asked, and does not do it."""
     HOST = "host"
     """This host or its charon could not do it: the path may be as good as any."""
 
