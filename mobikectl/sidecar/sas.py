@@ -53,8 +53,15 @@ class Sas:
         return any(sa.path.remote == remote and sa.uniqueid != mine for sa in self._tracker.sas.values())
 
     async def refresh(self, uniqueid: int) -> IkeSa | None:
-        """Ask charon for one SA with its children and counters; None: it is gone. Raise CharonError."""
-        return await self._tracker.refresh(self._now(uniqueid))
+        """Ask charon for one SA with its children and counters; None: it is gone. Raise CharonError.
+
+        A rekeying may take it away under the question: then its successor is asked for.
+        """
+        while True:
+            asked = self._now(uniqueid)
+            sa = await self._tracker.refresh(asked)
+            if sa is not None or self._now(uniqueid) == asked:
+                return sa
 
     async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
         """Wait, at most ``timeout`` seconds, until ``predicate`` is true; return whether it is."""

@@ -29,6 +29,12 @@ class Tracker:
     def subscribe(self) -> SaFeed:
         return SaFeed(self._feeds, 100)
 
+    async def refresh(self, number: int) -> IkeSa | None:
+        """Ask charon, while a rekeying takes the first SA away."""
+        if number == 1:
+            self.rekey(1, 2)
+        return self.sas.get(number)
+
     def rekey(self, old: int, new: int) -> None:
         del self.sas[old]
         self.sas[new] = sa(new)
@@ -53,3 +59,13 @@ def test_an_address_is_shared_when_another_sa_uses_it() -> None:
     tracker.sas[3] = sa(3)
     assert sas.shared(ip_address("198.18.9.1"), 1)
     assert not sas.shared(ip_address("198.18.9.2"), 1)
+
+
+async def test_an_sa_that_is_rekeyed_under_the_question_answers_by_its_successor() -> None:
+    tracker = Tracker()
+    found = await Sas(cast("SaTracker", tracker)).refresh(1)
+    assert found is tracker.sas[2]
+
+
+async def test_an_sa_that_is_gone_is_none() -> None:
+    assert await Sas(cast("SaTracker", Tracker())).refresh(99) is None
