@@ -149,6 +149,55 @@ METHOD(rmobike_peers_t, rekey, void,
 	this->mutex->unlock(this->mutex);
 }
 
+METHOD(rmobike_peers_t, is_settling, bool,
+	private_rmobike_peers_t *this, uint32_t serial)
+{
+	rmobike_peer_t *peer;
+	bool settling;
+
+	this->mutex->lock(this->mutex);
+	peer = this->by_serial->get(this->by_serial, key(serial));
+	settling = peer && peer->refs > 1;
+	this->mutex->unlock(this->mutex);
+	return settling;
+}
+
+/**
+ * Let the unique ID of an IKE_SA that ended lead to its successor, in the place
+ * of the oldest one that does
+ */
+static void keep_alias(private_rmobike_peers_t *this, rmobike_peer_t *peer,
+					   uint32_t id)
+{
+	uint32_t *alias = &peer->aliases[peer->ended++ % RMOBIKE_ALIASES];
+
+	if (*alias)
+	{
+		this->by_id->remove(this->by_id, key(*alias));
+	}
+	*alias = id;
+}
+
+/**
+ * Remove a peer whose last IKE_SA ended
+ */
+static void forget(private_rmobike_peers_t *this, rmobike_peer_t *peer,
+				   uint32_t id)
+{
+	int i;
+
+	this->by_id->remove(this->by_id, key(id));
+	for (i = 0; i < RMOBIKE_ALIASES; i++)
+	{
+		if (peer->aliases[i])
+		{
+			this->by_id->remove(this->by_id, key(peer->aliases[i]));
+		}
+	}
+	this->by_serial->remove(this->by_serial, key(peer->serial));
+	peer_destroy(peer);
+}
+
 METHOD(rmobike_peers_t, remove_, bool,
 	private_rmobike_peers_t *this, uint32_t id, char token[RMOBIKE_TOKEN_SIZE])
 {
@@ -156,7 +205,7 @@ METHOD(rmobike_peers_t, remove_, bool,
 	bool pending = FALSE;
 
 	this->mutex->lock(this->mutex);
-	peer = this->by_id->remove(this->by_id, key(id));
+	peer = this->by_id->get(this->by_id, key(id));
 	if (peer && --peer->refs == 0)
 	{
 		pending = peer->pending.generation != 0;
@@ -164,8 +213,11 @@ METHOD(rmobike_peers_t, remove_, bool,
 		{
 			memcpy(token, peer->pending.token, RMOBIKE_TOKEN_SIZE);
 		}
-		this->by_serial->remove(this->by_serial, key(peer->serial));
-		peer_destroy(peer);
+		forget(this, peer, id);
+	}
+	else if (peer)
+	{
+		keep_alias(this, peer, id);
 	}
 	this->mutex->unlock(this->mutex);
 	return pending;
@@ -222,6 +274,7 @@ rmobike_peers_t *rmobike_peers_create()
 			.lock_serial = _lock_serial,
 			.unlock = _unlock,
 			.rekey = _rekey,
+			.is_settling = _is_settling,
 			.remove = _remove_,
 			.list = _list,
 			.destroy = _destroy,

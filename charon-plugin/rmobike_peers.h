@@ -27,14 +27,22 @@
 /** Maximum length of a token, including the terminating zero */
 #define RMOBIKE_TOKEN_SIZE 65
 
+/** Unique IDs of ended IKE_SAs that lead to their successor still */
+#define RMOBIKE_ALIASES 8
+
+/** How often, and after how many ms each, an exchange is put off while a
+ * rekeying is completed */
+#define RMOBIKE_SETTLE_TRIES 50
+#define RMOBIKE_SETTLE_DELAY 20
+
 typedef struct rmobike_peer_t rmobike_peer_t;
 typedef struct rmobike_peers_t rmobike_peers_t;
 
 /**
  * What is known about the peer of an IKE_SA.
  *
- * Survives rekeyings; while both the rekeyed and the new IKE_SA exist either
- * unique ID leads to it.  To be accessed while holding the lock only.
+ * Survives rekeyings; the unique ID of the rekeyed IKE_SA leads to it too, also
+ * after its end.  To be accessed while holding the lock only.
  */
 struct rmobike_peer_t {
 
@@ -52,6 +60,12 @@ struct rmobike_peer_t {
 	 * IKE_SAs that share this entry
 	 */
 	u_int refs;
+
+	/**
+	 * Unique IDs of IKE_SAs that ended, the last ones, and how many there were
+	 */
+	uint32_t aliases[RMOBIKE_ALIASES];
+	u_int ended;
 
 	/**
 	 * Peer sent 'R' in MOBIKE_SUPPORTED
@@ -175,6 +189,15 @@ struct rmobike_peers_t {
 	 * Lead another unique ID to the entry of an IKE_SA that got rekeyed.
 	 */
 	void (*rekey)(rmobike_peers_t *this, uint32_t old, uint32_t new);
+
+	/**
+	 * Check if a rekeying of a peer's IKE_SA is not completed: the peer, if it
+	 * began, may not have our response yet and so not know the new IKE_SA.
+	 *
+	 * @param serial	serial of the peer
+	 * @return			TRUE while the rekeyed IKE_SA exists
+	 */
+	bool (*is_settling)(rmobike_peers_t *this, uint32_t serial);
 
 	/**
 	 * Forget an IKE_SA.

@@ -64,12 +64,13 @@ struct private_rmobike_switch_t {
 };
 
 /**
- * A switch that times out
+ * A switch that times out or is to be sent
  */
 typedef struct {
 	private_rmobike_switch_t *this;
 	uint32_t serial;
 	u_int generation;
+	u_int tries;
 } timeout_t;
 
 /**
@@ -173,54 +174,6 @@ static void answered(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange,
 	}
 }
 
-static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
-						 uint32_t serial);
-
-/**
- * Job that sends a switch again, after the IKE_SA its task was active on got
- * replaced by a rekeying
- */
-static job_requeue_t resend(timeout_t *data)
-{
-	private_rmobike_switch_t *this = data->this;
-	rmobike_exchange_t exchange = {
-		.serial = data->serial,
-		.generation = data->generation,
-	};
-	ike_sa_t *ike_sa;
-
-	if (is_pending(this, &exchange))
-	{
-		ike_sa = rmobike_task_checkout(this->peers, data->serial);
-		if (ike_sa)
-		{
-			queue_switch(this, ike_sa, data->serial);
-			charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
-		}
-	}
-	return JOB_REQUEUE_NONE;
-}
-
-/**
- * Implements rmobike_task_owner_t.dropped
- */
-static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
-{
-	private_rmobike_switch_t *this = instance_of(owner);
-	timeout_t *data;
-
-	if (is_pending(this, exchange))
-	{
-		INIT(data,
-			.this = this,
-			.serial = exchange->serial,
-			.generation = exchange->generation,
-		);
-		lib->processor->queue_job(lib->processor,
-			(job_t*)callback_job_create((void*)resend, data, free, NULL));
-	}
-}
-
 /**
  * Queue the pending switch of a peer on its checked out IKE_SA
  */
@@ -250,6 +203,67 @@ static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 	{
 		rmobike_task_queue(ike_sa, rmobike_task_create(&exchange,
 					linked_list_create_with_items(notify, NULL), &this->owner));
+	}
+}
+
+/**
+ * Job that sends a switch, once the peer knows the IKE_SA
+ */
+static job_requeue_t send_later(timeout_t *data)
+{
+	private_rmobike_switch_t *this = data->this;
+	rmobike_exchange_t exchange = {
+		.serial = data->serial,
+		.generation = data->generation,
+	};
+	ike_sa_t *ike_sa;
+
+	if (!is_pending(this, &exchange))
+	{
+		return JOB_REQUEUE_NONE;
+	}
+	if (data->tries++ < RMOBIKE_SETTLE_TRIES &&
+		this->peers->is_settling(this->peers, data->serial))
+	{
+		return JOB_RESCHEDULE_MS(RMOBIKE_SETTLE_DELAY);
+	}
+	ike_sa = rmobike_task_checkout(this->peers, data->serial);
+	if (ike_sa)
+	{
+		queue_switch(this, ike_sa, data->serial);
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	return JOB_REQUEUE_NONE;
+}
+
+/**
+ * Have a pending switch sent by a job
+ */
+static void schedule_switch(private_rmobike_switch_t *this, uint32_t serial,
+							u_int generation)
+{
+	timeout_t *data;
+
+	INIT(data,
+		.this = this,
+		.serial = serial,
+		.generation = generation,
+	);
+	lib->processor->queue_job(lib->processor,
+		(job_t*)callback_job_create((void*)send_later, data, free, NULL));
+}
+
+/**
+ * Implements rmobike_task_owner_t.dropped: the IKE_SA that the task was on got
+ * replaced by a rekeying
+ */
+static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
+{
+	private_rmobike_switch_t *this = instance_of(owner);
+
+	if (is_pending(this, exchange))
+	{
+		schedule_switch(this, exchange->serial, exchange->generation);
 	}
 }
 
@@ -391,8 +405,8 @@ static vici_message_t *start_switch(private_rmobike_switch_t *this,
 	}
 	DBG1(DBG_IKE, "asking peer of IKE_SA %s[%u] to switch to %H",
 		 ike_sa->get_name(ike_sa), id, target);
-	queue_switch(this, ike_sa, timeout->serial);
 	charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	schedule_switch(this, timeout->serial, timeout->generation);
 
 	lib->scheduler->schedule_job(lib->scheduler,
 			(job_t*)callback_job_create((void*)give_up, timeout, free, NULL),
@@ -775,6 +789,7 @@ rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
 			.destroy = _destroy,
 		},
 		.owner = {
+			.renews = TRUE,
 			.wanted = wanted,
 			.answered = answered,
 			.dropped = dropped,

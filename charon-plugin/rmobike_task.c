@@ -53,6 +53,11 @@ struct private_task_t {
 	 * The exchange ended, or was canceled by the owner
 	 */
 	bool over;
+
+	/**
+	 * Came to another IKE_SA by a rekeying
+	 */
+	bool migrated;
 };
 
 METHOD(task_t, build, status_t,
@@ -61,9 +66,9 @@ METHOD(task_t, build, status_t,
 	enumerator_t *enumerator;
 	rmobike_notify_t *notify;
 
-	if (!this->owner->wanted(this->owner, &this->exchange))
+	this->over = !this->owner->wanted(this->owner, &this->exchange);
+	if (this->over || (this->migrated && this->owner->renews))
 	{
-		this->over = TRUE;
 		message->set_exchange_type(message, EXCHANGE_TYPE_UNDEFINED);
 		return SUCCESS;
 	}
@@ -96,7 +101,7 @@ METHOD(task_t, get_type, task_type_t,
 METHOD(task_t, migrate, void,
 	private_task_t *this, ike_sa_t *ike_sa)
 {
-	/* nothing here depends on the IKE_SA */
+	this->migrated = TRUE;
 }
 
 METHOD(task_t, destroy, void,

@@ -56,6 +56,12 @@ struct rmobike_exchange_t {
 struct rmobike_task_owner_t {
 
 	/**
+	 * A task that came to a new IKE_SA by a rekeying is to be dropped instead
+	 * of being sent at once, as the peer may not know that IKE_SA yet
+	 */
+	bool renews;
+
+	/**
 	 * Asked before the request is built.
 	 *
 	 * @return			FALSE to cancel the exchange

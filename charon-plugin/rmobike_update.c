@@ -44,7 +44,7 @@
 /**
  * How often an update is started anew on the IKE_SA that replaced its own
  */
-#define MAX_ATTEMPTS 3
+#define MAX_ATTEMPTS 5
 
 typedef struct private_rmobike_update_t private_rmobike_update_t;
 typedef struct update_t update_t;
@@ -114,6 +114,22 @@ struct update_t {
 	u_int attempts;
 
 	/**
+	 * Times it was put off because of a rekeying
+	 */
+	u_int tries;
+
+	/**
+	 * Its task came to another IKE_SA by a rekeying
+	 */
+	bool migrated;
+
+	/**
+	 * Path that the peer was told on the IKE_SA that got rekeyed, or NULL
+	 */
+	host_t *told_local;
+	host_t *told_remote;
+
+	/**
 	 * Transmissions while probing
 	 */
 	u_int probes;
@@ -127,7 +143,9 @@ struct update_t {
 	 * Original methods of the task
 	 */
 	bool (*transmit)(ike_mobike_t *this, packet_t *packet);
+	status_t (*build)(task_t *this, message_t *message);
 	status_t (*process)(task_t *this, message_t *message);
+	void (*migrate)(task_t *this, ike_sa_t *ike_sa);
 	void (*destroy)(task_t *this);
 };
 
@@ -143,6 +161,8 @@ static void update_destroy(update_t *update)
 {
 	DESTROY_IF(update->local);
 	DESTROY_IF(update->remote);
+	DESTROY_IF(update->told_local);
+	DESTROY_IF(update->told_remote);
 	free(update);
 }
 
@@ -379,6 +399,56 @@ static status_t process_unsure(update_t *update, ike_sa_t *ike_sa,
 }
 
 /**
+ * Replaces task_t.build
+ */
+static status_t build(task_t *task, message_t *message)
+{
+	update_t *update = update_of(task, FALSE);
+	status_t status;
+
+	if (update->migrated)
+	{	/* the peer may not know this IKE_SA yet: started anew a bit later */
+		message->set_exchange_type(message, EXCHANGE_TYPE_UNDEFINED);
+		return SUCCESS;
+	}
+	/* the task may put another method in the place of its own */
+	task->build = update->build;
+	status = task->build(task, message);
+	update->build = task->build;
+	task->build = build;
+	return status;
+}
+
+/**
+ * Replaces task_t.migrate
+ */
+static void migrate(task_t *task, ike_sa_t *ike_sa)
+{
+	update_t *update = update_of(task, FALSE);
+
+	update->migrate(task, ike_sa);
+	update->build = task->build;
+	update->migrated = TRUE;
+	task->build = build;
+}
+
+/**
+ * Remember what the peer was told on an IKE_SA that got rekeyed.  As it
+ * answered before it deleted that, it had not completed the rekeying, and so
+ * its new IKE_SA inherited this path.
+ */
+static void remember_told(update_t *update, ike_sa_t *ike_sa)
+{
+	host_t *me = ike_sa->get_my_host(ike_sa);
+	host_t *other = ike_sa->get_other_host(ike_sa);
+
+	DESTROY_IF(update->told_local);
+	DESTROY_IF(update->told_remote);
+	update->told_local = me->clone(me);
+	update->told_remote = other->clone(other);
+}
+
+/**
  * Replaces task_t.process
  */
 static status_t process(task_t *task, message_t *message)
@@ -397,8 +467,18 @@ static status_t process(task_t *task, message_t *message)
 	{
 		status = update->process(task, message);
 	}
-	/* otherwise it is not over: it gets started anew when the task goes */
-	if (status == SUCCESS && is_current(update, ike_sa, !probing))
+	if (status != SUCCESS)
+	{
+		return status;
+	}
+	if (!is_current(update, ike_sa, !probing))
+	{	/* not over: it gets started anew when the task goes */
+		if (!probing)
+		{
+			remember_told(update, ike_sa);
+		}
+	}
+	else
 	{
 		conclude(instance, update, ike_sa->get_unique_id(ike_sa), ike_sa,
 				 is_there(update, ike_sa) ? NULL :
@@ -462,10 +542,15 @@ static void start_on(private_rmobike_update_t *this, update_t *update,
 	update->attempts++;
 	update->probes = 0;
 	update->transmit = mobike->transmit;
+	update->migrated = FALSE;
+	update->build = mobike->task.build;
 	update->process = mobike->task.process;
+	update->migrate = mobike->task.migrate;
 	update->destroy = mobike->task.destroy;
 	mobike->transmit = transmit;
+	mobike->task.build = build;
 	mobike->task.process = process;
+	mobike->task.migrate = migrate;
 	mobike->task.destroy = destroy_task;
 
 	this->mutex->lock(this->mutex);
@@ -493,6 +578,25 @@ static bool is_newest(private_rmobike_update_t *this, update_t *update)
 }
 
 /**
+ * Have the IKE_SA follow to the path that the peer was told on the rekeyed one
+ */
+static void follow(private_rmobike_update_t *this, update_t *update)
+{
+	ike_sa_t *ike_sa;
+
+	ike_sa = rmobike_task_checkout(this->peers, update->serial);
+	if (ike_sa)
+	{
+		ike_sa->update_hosts(ike_sa, update->told_local, update->told_remote,
+							 UPDATE_HOSTS_FORCE_ALL);
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	update->told_local->destroy(update->told_local);
+	update->told_remote->destroy(update->told_remote);
+	update->told_local = update->told_remote = NULL;
+}
+
+/**
  * Job that starts an update
  */
 static job_requeue_t start(update_t **job)
@@ -503,6 +607,15 @@ static job_requeue_t start(update_t **job)
 	ike_sa_t *ike_sa;
 	char *failure = NULL;
 
+	if (update->told_local)
+	{
+		follow(this, update);
+	}
+	if (update->tries++ < RMOBIKE_SETTLE_TRIES &&
+		this->peers->is_settling(this->peers, update->serial))
+	{
+		return JOB_RESCHEDULE_MS(RMOBIKE_SETTLE_DELAY);
+	}
 	ike_sa = rmobike_task_checkout(this->peers, update->serial);
 	if (!ike_sa)
 	{
@@ -553,18 +666,19 @@ static void start_cleanup(update_t **job)
 }
 
 /**
- * Schedule a job that starts an update
+ * Schedule a job that starts an update, or continues one on another IKE_SA
  */
 static void start_later(private_rmobike_update_t *this, update_t *update)
 {
 	update_t **job;
 
+	update->tries = 0;
 	job = malloc_thing(update_t*);
 	*job = update;
 	lib->scheduler->schedule_job_ms(lib->scheduler,
 			(job_t*)callback_job_create((void*)start, job,
 										(void*)start_cleanup, NULL),
-			START_DELAY);
+			update->told_local ? 0 : START_DELAY);
 }
 
 METHOD(rmobike_update_t, schedule, void,

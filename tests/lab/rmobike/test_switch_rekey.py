@@ -144,3 +144,15 @@ async def test_an_update_of_the_rekeyed_ike_sa_does_not_pass_for_one_of_the_new(
     await settled(pair, "198.18.2.11")
     assert pair.client.names().count("update-done") == 1
     assert pair.gateway.names().count("switch-done") == 1
+
+
+async def test_the_number_of_an_ike_sa_that_was_rekeyed_and_deleted_leads_to_its_successor(pair: Lab) -> None:
+    """A controller may ask for a switch at the very moment of a rekeying."""
+    first = str((await pair.gateway.sa())["uniqueid"])
+    for number in range(8):
+        since = len(pair.gateway.events)
+        await rekey((pair.gateway, pair.client)[number % 2], {"ike": "vpn"})
+        await pair.gateway.event("ike-rekey", since=since)
+        await settled(pair, "198.18.2.10")
+    await pair.gateway.command("switch-address", ike_id=first, address="198.18.2.11", token=FIRST)
+    await pair.gateway.event("switch-done", token=FIRST)
