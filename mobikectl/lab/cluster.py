@@ -12,10 +12,13 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import LabError
-from mobikectl.lab.processes import identify
-from mobikectl.lab.store import CLUSTER
-from mobikectl.lab.topology import Role
+from mobikectl.lab.measure import sa_keys
+from mobikectl.lab.netns import DROP_PREFERENCE
+from mobikectl.lab.store import CLUSTER, CONFIGURATION
+from mobikectl.lab.topology import MANAGEMENT, Role
+from mobikectl.lab.vici import list_sas
 from mobikectl.lab.wait import until
+from mobikectl.model import ROUTE_PROTOCOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -40,6 +43,8 @@ class Cluster:
         """The journal: number -> the move as `mobikectl.lab.storelog` tells it."""
         self.seen: dict[tuple[int, str], float] = {}
         """(number of a move, state) -> CLOCK_MONOTONIC when it was seen to be in that state."""
+        self.members: frozenset[str] = frozenset()
+        """The nodes that are there, as last told."""
         self._lab = lab
         self._patience = patience
         self._node = lab.topology.by_role(Role.STORE)[0]
@@ -64,6 +69,8 @@ class Cluster:
     def _take(self, line: dict[str, Any]) -> None:
         if "leader" in line:
             self.leaders.append((line["at"], line["leader"], line["token"]))
+        elif "members" in line:
+            self.members = frozenset(line["members"])
         elif "move" in line:
             move = line["move"]
             self.moves[move["number"]] = move
@@ -106,10 +113,19 @@ class Cluster:
             lambda: self.count("verified") >= count, within=within, what=f"{count} moves are verified"
         )
 
+    @property
+    def token(self) -> int:
+        """The fencing token of who leads, as last told; 0: nobody does."""
+        return self.leaders[-1][2] if self.leaders else 0
+
+    def count_begun(self) -> int:
+        """Return how many moves were more than planned."""
+        return sum(_begun(move) for move in self.moves.values())
+
     async def begun(self, count: int = 1, *, within: float = 30.0) -> float:
         """Wait until so many moves in all have begun; return when."""
         return await self.until(
-            lambda: self.count(*BEGUN) >= count, within=within, what=f"{count} moves have begun"
+            lambda: self.count_begun() >= count, within=within, what=f"{count} moves have begun"
         )
 
     async def quiet(self, seconds: float, *, within: float = 60.0) -> None:
@@ -123,6 +139,64 @@ class Cluster:
             return time.monotonic() - since >= seconds and self.count(*FINAL) == size
 
         await self.until(still, within=within, what="all moves have ended, and no other is planned")
+
+    async def present(self, node: str, *, within: float = 30.0) -> None:
+        """Wait until a node is a member."""
+        await self.until(
+            lambda: node in self.members, within=within, what=f"{node} is a member of the cluster"
+        )
+
+    # --- charons ---------------------------------------------------------------------------------
+
+    async def served_by(self, node: str) -> int:
+        """Return how many IKE_SAs a gateway's charon has established."""
+        return len(sa_keys(await asyncio.to_thread(list_sas, self._lab.vici_socket(node))))
+
+    async def empty(self, node: str, *, within: float) -> None:
+        """Wait until a gateway's charon has no IKE_SA."""
+
+        async def none_left() -> bool:
+            return await self.served_by(node) == 0
+
+        await until(none_left, within=within * self._patience, what=f"{node} is empty", every=0.2)
+
+    async def leaked_routes(self) -> int:
+        """Return how many steering routes the gateways have that no IKE_SA of theirs needs."""
+        leaked = 0
+        for node in self._lab.topology.by_role(Role.GATEWAY):
+            listed = await asyncio.to_thread(list_sas, self._lab.vici_socket(node))
+            needed = {(str(sa["remote-host"]), str(sa["local-host"])) for _, sa in listed}
+            lines = await self._lab.run_in(
+                node, "ip", "-4", "route", "show", "table", "all", "proto", str(ROUTE_PROTOCOL)
+            )
+            for words in map(str.split, lines.splitlines()):
+                source = words[words.index("src") + 1] if "src" in words else ""
+                leaked += bool(words) and (words[0], source) not in needed
+        return leaked
+
+    # --- faults ----------------------------------------------------------------------------------
+
+    async def cut_off(self, node: str) -> None:
+        """Take a gateway's way to the store from it: silently in the network, by a limit on writing for a file."""
+        if self.store.kind == "sqlite":
+            self.store.cut_off(self._lab.newest(node, "sidecar"))
+            return
+        for selector in (f"iif {node}", f"to {self._management(node)}"):
+            rule = ("rule", "add", "pref", DROP_PREFERENCE, *selector.split(), "blackhole")
+            await self._lab.run_in(MANAGEMENT, "ip", *rule)
+
+    async def join_again(self, node: str) -> None:
+        """Give a gateway that was cut off its way to the store back."""
+        if self.store.kind == "sqlite":
+            self.store.join_again(self._lab.newest(node, "sidecar"))
+            return
+        for selector in (f"iif {node}", f"to {self._management(node)}"):
+            rule = ("rule", "del", "pref", DROP_PREFERENCE, *selector.split(), "blackhole")
+            await self._lab.run_in(MANAGEMENT, "ip", *rule)
+
+    def _management(self, node: str) -> str:
+        ends = self._lab.topology.ends_of(node)
+        return next(str(end.addresses[0].ip) for end in ends if end.dev == MANAGEMENT)
 
     # --- processes -------------------------------------------------------------------------------
 
@@ -140,22 +214,43 @@ class Cluster:
 
     # --- measuring -------------------------------------------------------------------------------
 
-    def begun_between(self, start: float, end: float) -> int:
-        """Return how many moves were seen to begin between two times of CLOCK_MONOTONIC."""
-        return sum(state == "requested" and start <= at <= end for (_, state), at in self.seen.items())
+    def moves_between(
+        self, start: float, end: float, *, source: str | None = None, target: str | None = None
+    ) -> int:
+        """Return how many moves from a node, or to it, began between two times of CLOCK_MONOTONIC."""
+        self.refresh()
+        return sum(
+            state == "requested"
+            and start <= at <= end
+            and source in {None, self.moves[number]["source"]}
+            and target in {None, self.moves[number]["target"]}
+            for (number, state), at in self.seen.items()
+        )
+
+    def twice(self, *, since: int = 0) -> int:
+        """Return how many clients were moved more than once by moves after the first `since` ones."""
+        self.refresh()
+        later = [move for number, move in sorted(self.moves.items())[since:] if _begun(move)]
+        peers = Counter(peer_of(sa) for move in later for sa in set(move["sas"]))
+        return sum(count > 1 for count in peers.values())
+
+    def acts_of(self, token: int, *, since: float) -> int:
+        """Return how many moves of a leader's token were appended or begun after a time of CLOCK_MONOTONIC."""
+        self.refresh()
+        return sum(
+            state in {"planned", "requested"} and at > since and self.moves[number]["token"] == token
+            for (number, state), at in self.seen.items()
+        )
 
     def metrics(self) -> dict[str, float | str]:
         """Return what the journal says in the end."""
         self.refresh()
         states = Counter(move["steps"][-1]["state"] for move in self.moves.values())
-        peers = Counter(
-            peer_of(sa) for move in self.moves.values() if _begun(move) for sa in set(move["sas"])
-        )
         numbers: dict[str, float | str] = {
             "moves": len(self.moves),
             "moves_open": len(self.moves) - sum(states[state] for state in FINAL),
             "moves_undone": sum(states[state] for state in ("refused", "timed-out", "rolled-back")),
-            "moves_twice": sum(count > 1 for count in peers.values()),
+            "moves_twice": self.twice(),
             "leaders": len([one for one in self.leaders if one[1]]),
         }
         numbers |= {f"moves.{state}": states[state] for state in sorted(FINAL)}
@@ -168,14 +263,8 @@ class Cluster:
 
     async def mobikectl(self, node: str, *argv: str, deadline: float = 60.0, check: bool = True) -> str:
         """Run mobikectl on a node as its operator would; return what it says."""
-        return await self._lab.run_in(
-            node, sys.executable, "-m", "mobikectl", *argv, deadline=deadline * self._patience, check=check
-        )
-
-    async def sidecar_alive(self, node: str) -> bool:
-        """Return whether a node's sidecar runs."""
-        who = self._lab.newest(node, "sidecar")
-        return await asyncio.to_thread(identify, who.pid) == who
+        command = (sys.executable, "-m", "mobikectl", *argv, "--config", f"/run/{CONFIGURATION}")
+        return await self._lab.run_in(node, *command, deadline=deadline * self._patience, check=check)
 
 
 def _begun(move: dict[str, Any]) -> bool:

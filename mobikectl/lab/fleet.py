@@ -101,6 +101,11 @@ class Fleet:
             above_mean([rates[a] for a, owner in self.addresses.items() if owner == node]) for node in nodes
         )
 
+    def inits(self, start: float, end: float) -> int:
+        """Return how many IKE_SA_INIT messages were on the wire between two times of CLOCK_MONOTONIC."""
+        packets = self._capture.packets
+        return sum(p.exchange == "IKE_SA_INIT" and start <= p.time <= end for p in packets)
+
     def metrics(
         self, start: float, before: Listed, after: Listed, events: Sequence[vici.CharonEvent]
     ) -> dict[str, float | str]:

@@ -3,7 +3,7 @@
     python -m mobikectl.lab.storelog sqlite|etcd FILE|ENDPOINT CLUSTER
 
 A process of its own, because it has to run in a node's namespaces. Lines are ``{at, leader, token}`` (``leader`` null:
-nobody leads) and ``{at, move}``; ``at`` is CLOCK_MONOTONIC when it was seen here.
+nobody leads), ``{at, members}`` and ``{at, move}``; ``at`` is CLOCK_MONOTONIC when it was seen here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from mobikectl.cluster.settings import (
     StoreSettings,
     open_store,
 )
-from mobikectl.cluster.state import Changed
 from mobikectl.errors import StoreError, StoreValueError
 
 if TYPE_CHECKING:
@@ -56,20 +55,23 @@ def plain(move: MoveRecord) -> dict[str, Any]:
     }
 
 
-async def follow_leader(store: Store) -> None:
-    """Tell of each change of the leader; the store may be away for a while."""
-    said: object = ()
+async def follow_state(store: Store) -> None:
+    """Tell of each change of the leader and the members; the store may be away for a while."""
+    leader: object = ()
+    members: list[str] | None = None
     while True:
         try:
             state = await store.state()
-            leader = await store.leader()
-            now = (leader.node, leader.token) if leader else (None, 0)
-            if now != said:
-                said = now
+            now = (state.leader.node, state.leader.token) if state.leader else (None, 0)
+            if now != leader:
+                leader = now
                 tell(leader=now[0], token=now[1])
+            if sorted(state.members) != members:
+                members = sorted(state.members)
+                tell(members=members)
             async with aclosing(store.watch_state(after=state.revision)) as changes:
                 async for change in changes:
-                    if isinstance(change, Gap) or (isinstance(change, Changed) and change.kind == "leader"):
+                    if isinstance(change, Gap) or change.kind in {"leader", "members"}:
                         break
         except StoreError:
             await asyncio.sleep(AGAIN_S)
@@ -112,7 +114,7 @@ async def main(kind: str, where: str, cluster: str) -> None:
     store = open_store(settings)
     try:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(follow_leader(store))
+            tasks.create_task(follow_state(store))
             tasks.create_task(follow_moves(store))
     finally:
         await store.close()

@@ -10,14 +10,15 @@ WINDOW = 2.0
 
 async def steps(run: Run) -> None:
     """Load the clients of the first gateway, wait until nothing is planned any more, and look at the spread."""
-    fleet = run.fleets["fleet"]
+    fleet, cluster = run.fleets["fleet"], run.the_cluster
     run.cause("lopsided load")
     fleet.load.set({t.name: HEAVY for t in fleet.tunnels if t.gateway == "gateway1"})
     await run.traffic(WINDOW)
     run.record("spread_before", fleet.spread(WINDOW))
     if run.sidecar:
-        await run.the_cluster.moved(1)
-        await run.the_cluster.quiet(4.0)
+        await cluster.moved(1)
+        await cluster.quiet(4.0)
     await run.traffic(WINDOW)
     run.record("spread_after", fleet.spread(WINDOW))
     run.record("uplink_spread_after", fleet.uplink_spread(WINDOW))
+    run.record("routes_left", await cluster.leaked_routes())
