@@ -29,7 +29,7 @@ _BUFFER: Final = 8 << 20
 _AT_ONCE: Final = 256
 _SO_RCVBUFFORCE: Final = 33
 _SO_RXQ_OVFL: Final = 40
-_UDP_TABLE: Final = Path("/proc/self/net/udp")
+_UDP_TABLE: Final = Path("/proc/thread-self/net/udp")
 
 
 class HaPortTakenError(CharonError):

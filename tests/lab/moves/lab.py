@@ -1,0 +1,217 @@
+"""Three gateways, each with an address, a charon and an HA broker of its own, and a client, around a router.
+
+    client 198.18.1.2 -- router -- 198.18.11.10 gw1
+                                -- 198.18.12.10 gw2
+                                -- 198.18.13.10 gw3
+
+Inside the tunnel: 198.19.1.1 (client) and 198.19.2.1, which every gateway has on its loopback interface.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from mobikectl.charon.ha_broker import open_broker
+from mobikectl.charon.ha_holder import Keeper
+from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
+from mobikectl.lab.capture import open_in
+from mobikectl.wire.ha_chain import IkeSpis
+
+from ..rmobike.lab import BASE_PLUGINS, Node, Ping, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from mobikectl.charon.ha_broker import HaBroker
+
+GATEWAYS = {"gw1": "198.18.11", "gw2": "198.18.12", "gw3": "198.18.13"}
+CLIENT_INSIDE, SERVICE = "198.19.1.1", "198.19.2.1"
+HA = """
+  load = {load}
+  plugins {{
+    ha {{
+      local = 127.0.0.2
+      remote = 127.0.0.1
+      fifo_interface = no
+      segment_count = 1
+      resync = no
+      buflen = 16384
+    }}
+  }}
+"""
+
+
+class MoveLab:
+    """The namespaces, and what is in them."""
+
+    def __init__(self, directory: Path, *, plugin: bool = True) -> None:
+        self.directory = directory
+        self.tag = f"mv{os.getpid() % 100000}{secrets.token_hex(2)}"
+        self.router = f"{self.tag}r"
+        load = BASE_PLUGINS + " ha" + (" rmobike" if plugin else "")
+        self.gateways = {
+            name: self._node(name, charon_settings=HA.format(load=load), plugin=plugin) for name in GATEWAYS
+        }
+        self.client = self._node("client", plugin=plugin)
+        self.brokers: dict[str, HaBroker] = {}
+        self._stack = AsyncExitStack()
+
+    def _node(self, name: str, **more: Any) -> Node:
+        directory = self.directory / name
+        directory.mkdir()
+        return Node(name, f"{self.tag}{name}", directory, **more)
+
+    @property
+    def nodes(self) -> list[Node]:
+        return [self.client, *self.gateways.values()]
+
+    def address(self, gateway: str) -> str:
+        return f"{GATEWAYS[gateway]}.10"
+
+    def build(self) -> None:
+        for ns in (*(node.ns for node in self.nodes), self.router):
+            run("ip", "netns", "add", ns)
+            run("ip", "-n", ns, "link", "set", "lo", "up")
+            for key in ("all", "default"):
+                run("ip", "netns", "exec", ns, "sysctl", "-qw", f"net.ipv4.conf.{key}.rp_filter=0")
+        run("ip", "netns", "exec", self.router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for number, (node, net) in enumerate(
+            zip(self.nodes, ("198.18.1", *GATEWAYS.values()), strict=True), start=1
+        ):
+            dev = f"up{number}"
+            run(
+                "ip",
+                "-n",
+                node.ns,
+                "link",
+                "add",
+                dev,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                dev,
+                "netns",
+                self.router,
+            )
+            last = "2" if node is self.client else "10"
+            for where, address in ((node.ns, f"{net}.{last}/24"), (self.router, f"{net}.1/24")):
+                run("ip", "-n", where, "link", "set", dev, "up")
+                run("ip", "-n", where, "addr", "add", address, "dev", dev)
+            run("ip", "-n", node.ns, "route", "add", "default", "via", f"{net}.1", "dev", dev)
+            run(
+                "ip",
+                "-n",
+                node.ns,
+                "addr",
+                "add",
+                f"{CLIENT_INSIDE if node is self.client else SERVICE}/32",
+                "dev",
+                "lo",
+            )
+
+    async def start(self, *, brokers: bool = True) -> None:
+        """Start brokers, then charons, and load the connection everywhere."""
+        if brokers:
+            for name in self.gateways:
+                self.brokers[name] = await self.open_broker(name)
+        await asyncio.gather(*(node.start() for node in self.nodes))
+        for name in self.gateways:
+            await self.load(
+                self.gateways[name], "gateway", "client", "%any", f"{SERVICE}/32", f"{CLIENT_INSIDE}/32"
+            )
+        await self.load(
+            self.client, "client", "gateway", self.address("gw1"), f"{CLIENT_INSIDE}/32", f"{SERVICE}/32"
+        )
+
+    async def open_broker(self, gateway: str) -> HaBroker:
+        keeper = Keeper(self.directory / f"{gateway}.keeper")
+        self._stack.callback(keeper.end)
+        return await self._stack.enter_async_context(
+            open_broker(keeper, protect=False, bind=self.bind(gateway), owner=self.owner(gateway))
+        )
+
+    def bind(self, gateway: str) -> Callable[[], HaPort]:
+        return lambda: open_in(self.gateways[gateway].ns, HaPort.bind)
+
+    def owner(self, gateway: str) -> Callable[[], int | None]:
+        return lambda: open_in(self.gateways[gateway].ns, owner_of_charons_port)
+
+    async def load(
+        self, node: Node, me: str, other: str, remote: str, local_ts: str, remote_ts: str, **options: Any
+    ) -> None:
+        async with node.vici as session:
+            await session.request(
+                "load-shared",
+                {"id": "psk", "type": "IKE", "data": "a secret of the lab", "owners": ["client", "gateway"]},
+            )
+            await session.request(
+                "load-conn",
+                {
+                    "vpn": {
+                        "version": "2",
+                        "remote_addrs": [remote],
+                        "proposals": ["aes128-sha256-x25519"],
+                        "local": {"auth": "psk", "id": me},
+                        "remote": {"auth": "psk", "id": other},
+                        "children": {
+                            "net": {
+                                "local_ts": [local_ts],
+                                "remote_ts": [remote_ts],
+                                "esp_proposals": ["aes128gcm16"],
+                                "rekey_time": "0",
+                            }
+                        },
+                        "rekey_time": "0",
+                        **options,
+                    }
+                },
+            )
+
+    async def connect(self) -> None:
+        async with self.client.vici as session:
+            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+        await self.client.event("ike-updown", up="yes")
+
+    async def rekey(self, node: Node, **what: str) -> None:
+        async with node.vici as session:
+            await session.request("rekey", what)
+        await node.event("ike-rekey" if "ike" in what else "child-rekey", since=0)
+
+    async def sas(self, gateway: str) -> list[dict[str, Any]]:
+        return await self.gateways[gateway].sas()
+
+    async def ping(self, count: int, interval: str = "0.01") -> Ping:
+        process = await asyncio.create_subprocess_exec(
+            "ip", "netns", "exec", self.client.ns, "ping", "-i", interval, "-c", str(count), "-W", "2", "-q",
+            "-I", CLIENT_INSIDE, SERVICE,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        return Ping(process)
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(node.stop() for node in self.nodes))
+
+    async def demolish(self) -> None:
+        with contextlib.suppress(Exception):
+            await self._stack.aclose()
+        for node in self.nodes:
+            if node.process is not None and node.process.poll() is None:
+                node.process.kill()
+                node.process.wait(10)
+        for ns in (*(node.ns for node in self.nodes), self.router):
+            run("ip", "netns", "del", ns, check=False)
+
+
+def spis_of(sa: dict[str, Any]) -> IkeSpis:
+    return IkeSpis(int(sa["initiator-spi"], 16), int(sa["responder-spi"], 16))
+
+
+def children_of(sa: dict[str, Any]) -> set[int]:
+    return {int(child["spi-in"], 16) for child in sa["child-sas"].values() if child["state"] == "INSTALLED"}
