@@ -7,7 +7,9 @@ in docs/rmobike.md; the protocol is draft-smyslov-ipsecme-ikev2-r-mobike-09 and 
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address
@@ -19,13 +21,15 @@ from mobikectl.charon.session import Event, EventGap, EventLost, Session
 from mobikectl.errors import CharonRefusedError, DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from mobikectl.charon.transport import Args, Message
     from mobikectl.model import IpAddress, IpNetwork
     from mobikectl.wire.notify import Notify
+
+logger = logging.getLogger("mobikectl.charon.rmobike")
 
 DEFAULT_SOCKET = Path("/run/charon.rmobike")
 """Where the plugin listens unless `charon.plugins.rmobike.socket` says otherwise."""
@@ -194,6 +198,7 @@ class Rmobike:
 
     def __init__(self, path: Path | str = DEFAULT_SOCKET, *, timeout: float = 5.0) -> None:
         self.session = Session(path, timeout=timeout, peer="the rmobike plugin", heartbeat="status")
+        self._undecodable: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         return self
@@ -367,10 +372,30 @@ class Rmobike:
     async def events(self) -> AsyncGenerator[PluginEvent | EventLost | EventGap, None]:
         """Yield the plugin's events as `Session.events` does, decoded.
 
-        Use it within `contextlib.aclosing`. An event that cannot be understood ends it with a DecodeError.
+        Use it within `contextlib.aclosing`. An event that cannot be understood (of another version of the plugin)
+        is left out, counted in `undecodable`, and logged if it is the first of its name.
         """
         async for event in self.session.events(EVENT_NAMES):
-            yield decode_event(event) if isinstance(event, Event) else event
+            if not isinstance(event, Event):
+                yield event
+                continue
+            try:
+                decoded = decode_event(event)
+            except DecodeError as error:
+                self._leave_out(event, error)
+                continue
+            yield decoded
+
+    @property
+    def undecodable(self) -> Mapping[str, int]:
+        """How many events could not be understood, by name."""
+        return self._undecodable
+
+    def _leave_out(self, event: Event, error: DecodeError) -> None:
+        name = event.name if event.name in EVENT_NAMES else "?"
+        if not self._undecodable[name]:
+            logger.warning("the rmobike plugin's event %s cannot be understood: %s", name, error.message)
+        self._undecodable[name] += 1
 
 
 def _item(notify: Notify) -> str:

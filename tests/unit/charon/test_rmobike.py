@@ -71,6 +71,9 @@ class RecordedSession:
         yield EventGap("subscribed")
         yield Event("switch-acked", {"ike-id": b"1", "token": b"t"})
         yield Event("switch-acked", {"ike-id": b"one", "token": b"t"})
+        yield Event("switch-acked", {"ike-id": b"one", "token": b"t"})
+        yield Event("a-surprise", {})
+        yield Event("switch-acked", {"ike-id": b"2", "token": b"t"})
 
 
 def plugin(answer: dict[str, Any] | CharonRefusedError | None = None) -> tuple[Rmobike, RecordedSession]:
@@ -225,8 +228,15 @@ async def test_events_are_decoded_on_the_way_and_gaps_pass() -> None:
     async with aclosing(client.events()) as events:
         assert isinstance(await anext(events), EventGap)
         assert await anext(events) == SwitchAcked(1, T)
-        with pytest.raises(DecodeError, match="ike-id"):
-            await anext(events)
+
+
+async def test_an_event_that_cannot_be_understood_is_left_out_counted_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client, _ = plugin()
+    assert [event async for event in client.events()][1:] == [SwitchAcked(1, T), SwitchAcked(2, T)]
+    assert client.undecodable == {"switch-acked": 2, "?": 1}
+    assert [record.getMessage().count("ike-id") for record in caplog.records] == [1, 0]
 
 
 # --- events -----------------------------------------------------------------------------------------
