@@ -213,7 +213,7 @@ def run(
     Logs, captures and results are kept below --out. The exit code says whether every check was met.
     """
     require_lab()
-    names = tuple(scenario_names()) if everything else scenarios
+    names = tuple(scenario_names(esp=choose_esp(esp)[0])) if everything else scenarios
     if store and not everything:
         names = tuple(with_store(name, store) for name in names)
     if not names:

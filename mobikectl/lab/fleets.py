@@ -30,6 +30,8 @@ class ClusterSpec:
     """The table ``[cluster]`` of every node's configuration, but its name, addresses and backend of the store."""
     uplink_bytes_per_s: float | None = None
     """The capacity of each serving address; None: it is never the bottleneck."""
+    kernel: tuple[str, ...] = STORES
+    """With which of `stores` it is run with kernel ESP when all scenarios are: what adds nothing there costs time."""
 
 
 def parse_cluster(table: object, *, store: str, where: str) -> ClusterSpec | None:
@@ -43,12 +45,15 @@ def parse_cluster(table: object, *, store: str, where: str) -> ClusterSpec | Non
     stores = tuple(table.get("stores", STORES))
     if not stores or set(stores) - set(STORES):
         raise LabError(f"{where}: cluster.stores: some of {', '.join(STORES)}", hint=HINT)
+    kernel = tuple(table.get("kernel", stores))
+    if set(kernel) - set(stores):
+        raise LabError(f"{where}: cluster.kernel: some of {', '.join(stores)}", hint=HINT)
     chosen = store or stores[0]
     if chosen not in stores:
         raise LabError(f"{where}: it runs with {' and '.join(stores)}, not with {chosen!r}", hint=HINT)
-    own = {"stores", "uplink_bytes_per_s"}
+    own = {"stores", "kernel", "uplink_bytes_per_s"}
     settings = {key: value for key, value in table.items() if key not in own}
-    return ClusterSpec(chosen, stores, settings, table.get("uplink_bytes_per_s"))
+    return ClusterSpec(chosen, stores, settings, table.get("uplink_bytes_per_s"), kernel)
 
 
 def with_fleets(data: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:

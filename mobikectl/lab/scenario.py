@@ -91,13 +91,20 @@ def load_scenario(name: str, *, root: Path = SCENARIOS) -> Scenario:
     )
 
 
-def scenario_names(*, root: Path = SCENARIOS) -> list[str]:
-    """Return the names of all scenarios, sorted; a cluster's once for each store that it runs with."""
+def scenario_names(*, root: Path = SCENARIOS, esp: str = "") -> list[str]:
+    """Return the names of all scenarios, sorted; a cluster's once for each store that it runs with.
+
+    With ``esp`` those that are run when all are run with that ESP.
+    """
     names = []
     for path in sorted(root.glob("*/scenario.toml")):
-        names.append(path.parent.name)
-        cluster = load_scenario(path.parent.name, root=root).topology.cluster
-        names += [with_store(path.parent.name, store) for store in (cluster.stores[1:] if cluster else ())]
+        name = path.parent.name
+        cluster = load_scenario(name, root=root).topology.cluster
+        if cluster is None:
+            names.append(name)
+            continue
+        stores = cluster.kernel if esp == "kernel" else cluster.stores
+        names += [name if store == cluster.stores[0] else with_store(name, store) for store in stores]
     return names
 
 
