@@ -29,6 +29,7 @@ from mobikectl.bridge.translate import OWN_TYPES, Heard, read_mark, to_notifies,
 from mobikectl.charon.rmobike import PluginRefusedError
 from mobikectl.charon.rmobike_events import NotifyAnswered, NotifyFailed, UpdateDone, UpdateFailed
 from mobikectl.errors import CharonError, CharonTimeoutError, DecodeError
+from mobikectl.protocol.addrnotify import Moved
 from mobikectl.protocol.exchange import Delete, Endpoint, Exchange, Message
 from mobikectl.protocol.machine import LocalProtocolError, RemoteProtocolError
 from mobikectl.wire.bridge import BridgeMark, Part
@@ -129,6 +130,7 @@ class BridgeSession:
         begun = start(self.spoken, self.sa, self._settings, lambda seconds: seconds <= self._keepable)
         self.machine, self._peer_id, self._window = begun.machine, begun.peer_id, begun.window
         self._flight = _Flight()
+        self._moved_on = False
 
     def put(self, item: Item) -> None:
         """Give it something to take in. When too much waits, all of it is dropped and the machine begins anew."""
@@ -188,13 +190,28 @@ class BridgeSession:
             if self.machine is machine:
                 await self._perform(message)
         self._tell_rest()
+        await self._follow()
         if is_closed(self.machine):
             self._begin()
             self.tell(Restarted("the machine came to its end"))
 
     def _tell_rest(self) -> None:
         while (event := self.machine.next_event()) is not None:
+            self._moved_on = self._moved_on or isinstance(event, Moved)
             self.tell(event)
+
+    async def _follow(self) -> None:
+        """The machine went to an address that it knows to work, without a request over it: move the IKE_SA there."""
+        moved_on, self._moved_on = self._moved_on, False
+        if not (moved_on and self.sa.original_initiator and at_rest(self.machine)) or self._flight.moving:
+            return
+        pair = self.machine.pair
+        target = replace(self.sa.path, local=pair.local.ip, remote=pair.remote.ip)
+        if target != self.sa.path:
+            try:
+                await self._start_move(target)
+            except CharonError as error:
+                self.restart(error.code if isinstance(error, PluginRefusedError) else error.message)
 
     def restart(self, reason: str) -> None:
         """Give up what is under way."""
@@ -248,8 +265,10 @@ class BridgeSession:
     async def _move(self, target: Path, message: Message) -> None:
         """The request is to go over another path: move the IKE_SA there first."""
         self._flight.held[message.message_id] = message
-        if self._flight.moving:
-            return
+        if not self._flight.moving:
+            await self._start_move(target)
+
+    async def _start_move(self, target: Path) -> None:
         token = self._flight.moving = self._token()
         try:
             await self._plugin.update_addresses(

@@ -28,7 +28,7 @@ from mobikectl.charon.rmobike import PluginRefusedError
 from mobikectl.charon.rmobike_events import NotifyAnswered, NotifyFailed, UpdateDone, UpdateFailed
 from mobikectl.errors import CharonUnreachableError
 from mobikectl.model import IkeSa, IkeState, Path
-from mobikectl.protocol.addrnotify import DisconnectAllowed, PeerAway, change
+from mobikectl.protocol.addrnotify import DisconnectAllowed, Moved, PeerAway, change
 from mobikectl.protocol.exchange import Delete
 from mobikectl.protocol.machine import LocalProtocolError
 from mobikectl.wire.bridge import BridgeMark, Part, Spoken
@@ -171,6 +171,33 @@ async def test_what_is_to_go_over_another_path_waits_for_the_move() -> None:
         ends.session.put(UpdateDone(1, token, "command", Path(OTHER, THERE)))
         _, notifies = await ends.sent()
         assert to_payloads(Spoken.KIVINEN, notifies) == (change(OTHER),)
+
+
+async def test_an_initiator_follows_to_an_address_that_it_knows_to_work_already() -> None:
+    second = ip_address("198.18.2.11")
+    async with running() as ends:
+        ends.hear(change(second), change(THERE))
+        ends.session.put(UpdateDone(1, await moving(ends), "command", Path(HERE, second)))
+        token, _ = await ends.sent()
+        ends.session.put(NotifyAnswered(1, token, 8, ()))
+        await ends.next(Delivered)
+        ends.hear(change(THERE), change(second), number=8)
+        await ends.next(Moved)
+        token = await moving(ends)
+        ends.session.put(UpdateFailed(1, token, "command", "no-answer", Path(HERE, second)))
+        assert (await ends.next(Restarted)).reason == "the move failed: no-answer"
+        assert ends.session.machine.pair.path == Path(HERE, second), "it is where the IKE_SA is"
+
+
+async def test_an_ike_sa_that_somebody_else_moved_is_not_moved_back() -> None:
+    async with running() as ends:
+        ends.session.put(SaNow(replace(ends.session.sa, path=Path(OTHER, THERE))))
+        await leave(ends)
+        assert ends.plugin.moves.empty()
+
+
+async def moving(ends: Ends) -> str:
+    return await asyncio.wait_for(ends.plugin.moves.get(), 10)
 
 
 async def test_a_move_that_fails_leaves_everything_as_it_was() -> None:
