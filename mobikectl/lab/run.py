@@ -226,6 +226,10 @@ class Run:
         self.journal.metrics[metric] = lost
         return lost
 
+    def answered(self, tunnel: str, *, since: Cause) -> int:
+        """Return how many pings of a tunnel, sent since a cause, have a reply by now."""
+        return sum(p.received is not None for p in self._pingers[tunnel].pings if p.sent >= since.at)
+
     def record(self, metric: str, value: float | str) -> None:
         """Record a measurement of the scenario's own under a name that its checks use."""
         self.journal.metrics[metric] = value

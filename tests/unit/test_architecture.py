@@ -33,7 +33,8 @@ ALLOWED: dict[str, set[str]] = {
     | ADAPTERS,
     "node": GROUND | {"wire", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
-    "lab": GROUND | {"wire", "observe", "config", "netlink", "charon", "cluster", "control"},
+    "lab": GROUND
+    | {"wire", "protocol", "observe", "config", "netlink", "charon", "cluster", "control", "bridge"},
 }
 """Room -> rooms that it may import. `cli` may import everything; nothing imports `cli`."""
 

@@ -1,0 +1,48 @@
+"""A silence that was announced."""
+
+import json
+import sys
+from typing import Any
+
+from mobikectl.errors import LabError
+from mobikectl.lab.exchange import log_end, messages_since
+from mobikectl.lab.run import Run
+
+SILENCE_S = 4.0
+
+
+async def steps(run: Run) -> None:
+    """Announce, be silent, come back."""
+    refused = await disconnect(run, "--for", "3600")
+    run.record("an_hour", refused["outcome"])
+    run.record("most_s", refused["most_s"])
+    start = log_end(run.lab, "client")
+    asked = run.cause("client: announces 29 s of silence")
+    run.record("a_while", (await disconnect(run, "--for", "29"))["outcome"])
+    run.record("announced_s", run.told("gateway", "peer-away", since=asked)[-1]["data"]["seconds"])
+    silent = await run.drop("router", "from 198.18.1.1")
+    quiet = log_end(run.lab, "gateway")
+    await run.traffic(SILENCE_S)
+    run.record("asked_meanwhile", len(messages_since(run.lab, "gateway", quiet)))
+    run.record("passed", run.answered("home", since=silent))
+    await run.undrop("router")
+    back = run.cause("client: is back")
+    run.record("end", (await disconnect(run, "--end"))["outcome"])
+    run.show(
+        "draft-kivinen-mobike-protocol-00 section 5, seen by the client",
+        messages_since(run.lab, "client", start),
+    )
+    run.record("peer_back", len(run.told("gateway", "peer-back", since=back)))
+    await run.traffic(0.5)
+    await run.losses("home", since=back, metric="lost_afterwards")
+
+
+async def disconnect(run: Run, *how: str) -> dict[str, Any]:
+    """Run ``mobikectl disconnect`` on the client and return what it says of the IKE_SA. Raise LabError."""
+    argv = (sys.executable, "-m", "mobikectl", "disconnect", *how, "--json")
+    said = await run.lab.run_in("client", *argv, deadline=50, check=False)
+    try:
+        (found,) = json.loads(said)
+    except ValueError:
+        raise LabError(f"disconnect said {said.strip()[-300:]}", hint="see charon.log") from None
+    return dict(found)
