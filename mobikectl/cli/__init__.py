@@ -15,6 +15,7 @@ from mobikectl.errors import MobikectlError
 COMMANDS: dict[str, str] = {
     "apply": "mobikectl.cli.plan:apply",
     "bridge": "mobikectl.cli.bridge:bridge",
+    "cluster": "mobikectl.cli.certificates:cluster",
     "config": "mobikectl.cli.config:config",
     "decode": "mobikectl.cli.decode:decode",
     "disconnect": "mobikectl.cli.disconnect:disconnect",

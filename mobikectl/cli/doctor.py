@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import struct
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
     except (NetlinkError, PrivilegeError) as error:
         return [*found, Finding(Level.PROBLEM, "netlink", error.message, error.hint)]
     paths = settings.config.paths
+    found += _transfer(settings)
     found += host.uplinks(net, paths)
     found += host.sysctls(net, paths, Path("/proc/sys"))
     found += host.leftovers(own, sidecar_runs(settings))
@@ -89,6 +91,15 @@ async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
         host.kernel_has_esp(Path("/proc"), Path("/lib/modules", platform.release())), userland
     )
     return found
+
+
+def _transfer(settings: Settings) -> Iterator[Finding]:
+    """Yield what is to be said of the node's certificate, where it is in a cluster that carries IKE_SAs over."""
+    from mobikectl.doctor import transfer
+
+    cluster = settings.config.cluster
+    if cluster is not None and cluster.transfer is not None:
+        yield from transfer.transfer(cluster.transfer, cluster.node, datetime.now(UTC))
 
 
 def _pid_of(path: str) -> int | None:
