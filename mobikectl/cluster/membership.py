@@ -16,10 +16,10 @@ from mobikectl.cluster.settings import LeaseSettings
 from mobikectl.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mobikectl.cluster.lease import HeldLease
-    from mobikectl.cluster.records import Member, NodeReport
+    from mobikectl.cluster.records import Member, NodeReport, SaPart
     from mobikectl.cluster.store import Store
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,10 @@ class Presence:
     async def report(self, report: NodeReport) -> None:
         """Given a report, publish it. Raise LeaseLostError, StoreUnreachableError."""
         await self._store.report(report, self._lease.require())
+
+    async def report_sas(self, parts: Sequence[SaPart]) -> None:
+        """Given the parts of this node's IKE_SAs that changed, publish them. Raise as `report`."""
+        await self._store.report_sas(parts, self._lease.require())
 
     async def update(self, member: Member) -> None:
         """Given this node as it is now (new addresses, another weight), publish that."""

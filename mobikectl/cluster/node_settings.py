@@ -106,6 +106,10 @@ class ClusterSettings:
     """How fast the past of a rate fades in the reports."""
     probe: IpAddress | None = None
     """An address behind this gateway that answers ICMP echo; when it does not, the node is impaired."""
+    assume_mobike: bool = True
+    """Whether a peer is taken to support MOBIKE that nobody saw to (only the rmobike plugin sees it)."""
+    assume_redirect: bool = True
+    """The same for redirects (RFC 5685)."""
     balance: Balance = Balance.AUTO
     placement: Placement = Placement.OFF
     transfer: TransferSettings | None = None

@@ -32,6 +32,8 @@ from mobikectl.errors import CharonError, MobikectlError, NetlinkError, Privileg
 from mobikectl.netlink import KernelSas, SteeringRoutes, Watcher, xfrm_available
 from mobikectl.netlink.choice import KernelChoice
 from mobikectl.netlink.rules import RULE_PRIORITY, SteeringRule
+from mobikectl.node.main import ClusterNode
+from mobikectl.node.reporter import Beside
 from mobikectl.observe.events import EventLog, Source
 from mobikectl.observe.plain import plain
 from mobikectl.policy.paths import decides_about
@@ -46,6 +48,7 @@ from mobikectl.sidecar.switching import switch
 from mobikectl.sidecar.systemd import Notifier
 from mobikectl.sidecar.tunnel import EchoThroughTunnel
 from mobikectl.switch.executor import MoveExecutor
+from mobikectl.switch.redirects import Redirects
 from mobikectl.switch.steering import Steering
 
 if TYPE_CHECKING:
@@ -83,6 +86,7 @@ class Sidecar:
         self._userland = False
         self._unsettled = asyncio.Event()
         self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
+        self._node: ClusterNode | None = None
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raise MobikectlError when it cannot start."""
@@ -117,9 +121,10 @@ class Sidecar:
             self._routes = await stack.enter_async_context(SteeringRoutes())
             self._rule = await stack.enter_async_context(SteeringRule())
             self._steering = Steering(self._routes, self._choice, self._watcher_state)
-            child_check = None
+            child_check = kernel = None
             if await xfrm_available():
-                child_check = KernelChildCheck(await stack.enter_async_context(KernelSas()))
+                kernel = await stack.enter_async_context(KernelSas())
+                child_check = KernelChildCheck(kernel)
             self._executor = MoveExecutor(
                 self._sas,
                 self._steering,
@@ -130,7 +135,8 @@ class Sidecar:
                 else None,
                 data_plane_s=config.move.data_plane_s,
                 plugin=self._plugin,
-                redirect=self._redirect,
+                redirect=Redirects(self.all_sas, self._redirect).redirect,
+                terminate=self._terminate,
                 nat_known=lambda: not self._userland,
             )
             self._pilot = Pilot(
@@ -143,6 +149,15 @@ class Sidecar:
                 terminate=self._terminate,
                 events=self.events,
             )
+            if config.cluster is not None:
+                self._node = ClusterNode(
+                    config.cluster,
+                    Beside(self._session, self._tracker, self._plugin, self._watcher_state, kernel),
+                    sas=self._sas,
+                    mover=self._executor,
+                    events=self.events,
+                    in_step=self.in_step,
+                )
             stack.push_async_callback(self._session.aclose)
             stack.push_async_callback(self._plugin.aclose)
             stack.push_async_callback(self._clean_up)
@@ -161,6 +176,7 @@ class Sidecar:
             ("pilot", self._pilot.run()),
             ("watchdog", self._watchdog()),
             *([("bridge", self._bridging.run())] if self.config.bridge.enabled else []),
+            *([("cluster", self._node.run())] if self._node is not None else []),
         ]
 
     async def _end_switches(self) -> None:
@@ -282,8 +298,8 @@ class Sidecar:
     async def _terminate(self, uniqueid: int) -> None:
         await commands.terminate(self._session, ike_id=uniqueid)
 
-    async def _redirect(self, uniqueid: int, gateway: IpAddress) -> None:
-        await commands.redirect(self._session, gateway, ike_id=uniqueid)
+    async def _redirect(self, uniqueid: int | None, peer_ip: str | None, gateway: IpAddress) -> None:
+        await commands.redirect(self._session, gateway, ike_id=uniqueid, peer_ip=peer_ip)
 
     async def _userland_esp(self) -> bool:
         try:
@@ -353,6 +369,7 @@ class Sidecar:
             "sas": [plain(sa) for sa in sas.values()],
             "paths": [plain(explanation) for explanation in self._pilot.explanations],
             "steering": [plain(steer) for steer in self._steering.steers],
+            "cluster": self._node.state() if self._node is not None else None,
             "moves": [{**plain(move), "state": move.state.value} for move in self._executor.history[-100:]],
         }
 

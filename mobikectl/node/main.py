@@ -1,0 +1,199 @@
+"""This node's part in its cluster, put together: it is a member, reports, decides when it leads, moves, places.
+
+It stands beside what the sidecar does for its charon and never ends that: whatever fails in here is recorded, and begun
+anew after a while. Nothing of it touches a tunnel but the moves that the journal tells it to carry out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from mobikectl import __version__
+from mobikectl.cluster.backend import Backoff, lease_clock
+from mobikectl.cluster.decider import Decider, DeciderSettings
+from mobikectl.cluster.leader import Election
+from mobikectl.cluster.membership import Membership
+from mobikectl.cluster.node_settings import Placement
+from mobikectl.cluster.settings import open_store
+from mobikectl.node.executor import ClusterExecutor, NodeSas
+from mobikectl.node.memory import Memory
+from mobikectl.node.names import SaNames
+from mobikectl.node.placement import Placer
+from mobikectl.node.reporter import Reporter
+from mobikectl.observe.events import Source
+from mobikectl.observe.plain import plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mobikectl.cluster.leader import Leadership
+    from mobikectl.cluster.membership import Presence
+    from mobikectl.cluster.node_settings import ClusterSettings
+    from mobikectl.cluster.store import Store
+    from mobikectl.node.carrying import Mover
+    from mobikectl.node.reporter import Beside
+    from mobikectl.observe.events import EventLog
+    from mobikectl.switch.course import SaView
+
+log = logging.getLogger(__name__)
+
+AGAIN_MOST_S = 30.0
+"""After a failure of its own the node begins anew, within this time."""
+SILENT = 3
+"""So many reports that were not taken, and the store is said to be away."""
+
+
+class ClusterNode:
+    """Makes its charon's gateway a node of a cluster. ``run`` it; `state` tells how it is."""
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        beside: Beside,
+        *,
+        sas: SaView,
+        mover: Mover,
+        events: EventLog,
+        in_step: Callable[[], bool],
+    ) -> None:
+        self.settings = settings
+        self._beside = beside
+        self._sas = sas
+        self._mover = mover
+        self._events = events
+        self._in_step = in_step
+        self._instance = secrets.token_hex(8)
+        self._names = SaNames(settings.node, beside.tracker)
+        self._memory = Memory()
+        self._reporter = Reporter(settings, self._instance, beside, self._names, self._memory)
+        self._placer = Placer(settings, beside.plugin)
+        self._presence: Presence | None = None
+        self._leadership: Leadership | None = None
+        self._decider: Decider | None = None
+        self._executor: ClusterExecutor | None = None
+        self._failure = ""
+
+    async def run(self) -> None:
+        """Be a node of the cluster until cancelled. Leaves it then, and gives back the leadership."""
+        wait = Backoff(1.0, AGAIN_MOST_S)
+        while True:
+            try:
+                await self._run()
+            except Exception as error:
+                # Here ends what may go wrong in the cluster's part: the tunnels' sidecar goes on in any case.
+                log.exception("the cluster's part failed")
+                self._failure = f"{type(error).__name__}: {_first(error)}"
+                self._events.record(
+                    Source.SIDECAR, "cluster-failed", f"the cluster's part failed: {self._failure}"
+                )
+            await asyncio.sleep(wait.next())
+
+    async def _run(self) -> None:
+        async with AsyncExitStack() as stack:
+            # Leases are renewed over a connection of their own: no long list of IKE_SAs holds that up.
+            leases, store = open_store(self.settings.store), open_store(self.settings.store)
+            stack.push_async_callback(leases.close)
+            stack.push_async_callback(store.close)
+            self._decider = Decider(
+                store, DeciderSettings(self.settings.policy, self.settings.balance), tell=self._tell
+            )
+            self._executor = ClusterExecutor(
+                store,
+                self.settings.node,
+                sas=NodeSas(self._names, self._beside.tracker, self._sas),
+                mover=self._mover,
+                memory=self._memory,
+                policy=self.settings.policy,
+                events=self._events,
+                in_step=self._in_step,
+                may_begin=self._is_member,
+            )
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._reporter.measure(), name="load")
+                tasks.create_task(self._be_member(leases), name="membership")
+                tasks.create_task(self._executor.run(), name="cluster moves")
+                if self.settings.placement is not Placement.OFF:
+                    tasks.create_task(self._placer.run(store), name="placement")
+
+    # --- member and leader ----------------------------------------------------------------------
+
+    def _is_member(self) -> bool:
+        return self._presence is not None and self._presence.alive
+
+    async def _be_member(self, leases: Store) -> None:
+        membership = Membership(
+            leases, self.settings.member(self._instance, __version__), self.settings.store.lease
+        )
+
+        async def present(presence: Presence) -> None:
+            self._presence = presence
+            self._tell("member", f"{self.settings.node} is a member of the cluster", {})
+            if self._executor is not None:
+                self._executor.wake()
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._reporter.publish(presence), name="reports")
+                    tasks.create_task(self._campaign(leases), name="election")
+            finally:
+                self._presence = None
+                self._tell("no-member", f"{self.settings.node} is no member of the cluster any more", {})
+
+        await membership.run(present)
+
+    async def _campaign(self, leases: Store) -> None:
+        election = Election(leases, self.settings.node, self._instance, self.settings.store.lease)
+
+        async def lead(leadership: Leadership) -> None:
+            self._leadership = leadership
+            try:
+                if self._decider is not None:
+                    await self._decider.lead(leadership)
+            finally:
+                self._leadership = None
+
+        await election.run(lead)
+
+    def _tell(self, name: str, text: str, data: Mapping[str, object]) -> None:
+        self._events.record(Source.DECISION, f"cluster-{name}", text, data=data)
+
+    # --- what it tells --------------------------------------------------------------------------
+
+    def state(self) -> Mapping[str, Any]:
+        """Return how this node stands in its cluster, JSON-able."""
+        leadership, reporter, decider = self._leadership, self._reporter, self._decider
+        leads = leadership is not None and leadership.alive
+        age_s = None if reporter.published_at is None else lease_clock() - reporter.published_at
+        told = age_s is not None and age_s <= SILENT * max(self.settings.report_s, 1.0)
+        decision = decider.decision if decider is not None else None
+        return {
+            "node": self.settings.node,
+            "cluster": self.settings.store.cluster,
+            "member": self._is_member(),
+            "role": "leader" if leads else "follower",
+            "token": leadership.leader.token if leadership is not None and leads else None,
+            "store": {
+                "kind": self.settings.store.kind.value,
+                "state": "reachable" if self._is_member() and told else "away",
+                "error": str(decider.error) if decider is not None and decider.error else "",
+            },
+            "report": None
+            if reporter.last is None or age_s is None
+            else {**plain(reporter.last), "ago_s": round(age_s, 3)},
+            "plan": None
+            if decision is None
+            else {"sas": decision.plan.sa_count, "notes": [*decision.notes, *decision.plan.notes]},
+            "moves_under_way": self._executor.under_way if self._executor is not None else 0,
+            "balance": self.settings.balance.value,
+            "placement": {"mode": self.settings.placement.value, "answer": plain(self._placer.placement)},
+            "failure": self._failure,
+        }
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
