@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -200,7 +200,10 @@ class _File:
             return
         self.close()
         path = self._settings.path
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        # A file that is there is not opened but by SQLite: closing any other descriptor of it would end the locks of
+        # this process's other connections (POSIX), and who leaves last by those locks deletes the log of the living.
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         self._boot = BOOT_ID.read_text().strip()
         # Below the deadline of the call: a lock that is held for long is told as such.
         db = sqlite3.connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 from contextlib import aclosing, asynccontextmanager, closing
 from typing import TYPE_CHECKING
 
@@ -170,3 +171,44 @@ async def test_values_of_other_types_are_broken_values(path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         SqliteSettings(path, **wrong)  # type: ignore[arg-type]
+
+
+VISITOR = """
+import asyncio, sys
+from pathlib import Path
+from mobikectl.cluster.backend import Write
+from mobikectl.cluster.settings import SqliteSettings
+from mobikectl.cluster.sqlite import SqliteBackend
+
+async def visit():
+    backend = SqliteBackend(SqliteSettings(Path(sys.argv[1])))
+    await backend.commit([], [Write(sys.argv[2], b"visitor")])
+    print(*(entry.key for entry in (await backend.read("/")).entries))
+    await backend.close()
+
+asyncio.run(visit())
+"""
+
+
+async def visit(path: Path, key: str) -> list[str]:
+    """Have another process come, write a key, and go; return the keys that it saw."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", VISITOR, str(path), key, stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode().split()
+
+
+async def test_processes_that_come_and_go_leave_the_same_store_to_those_who_stay(path: Path) -> None:
+    async with opened(path) as backend:
+        before = await put(backend, "first")
+        async with aclosing(backend.watch(P, after=before)) as changes:
+            await put(backend, "second")
+            await anext(changes)  # now this process has two connections
+            assert await visit(path, P + "a") == [P + "a", P + "first", P + "second"]
+            await put(backend, "third")
+            assert await visit(path, P + "b") == [P + "a", P + "b", P + "first", P + "second", P + "third"]
+            keys = [entry.key for entry in (await backend.read(P)).entries]
+    assert keys == [P + "a", P + "b", P + "first", P + "second", P + "third"]
