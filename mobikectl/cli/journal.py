@@ -88,12 +88,12 @@ def state_cell(move: MoveRecord) -> Text:
 
 
 def steps_line(move: MoveRecord) -> str:
-    """Given a move, return its steps with their durations, and the last note."""
+    """Given a move, return its steps with their durations, and the last note of who carried it out."""
     said = [
         step.state.value + ("" if after is None else f" +{human_seconds(after)}")
         for step, after in timed_steps(move)
     ]
-    note = next((step.note for step in reversed(move.steps) if step.note), "")
+    note = next((step.note for step in reversed(move.steps[1:]) if step.note), "")
     return ", ".join(said) + (f": {note}" if note else "")
 
 
