@@ -230,6 +230,10 @@ class Run:
         """Return how many pings of a tunnel, sent since a cause, have a reply by now."""
         return sum(p.received is not None for p in self._pingers[tunnel].pings if p.sent >= since.at)
 
+    def sent(self, tunnel: str, *, since: Cause) -> int:
+        """Return how many pings of a tunnel were sent since a cause."""
+        return sum(p.sent >= since.at for p in self._pingers[tunnel].pings)
+
     def record(self, metric: str, value: float | str) -> None:
         """Record a measurement of the scenario's own under a name that its checks use."""
         self.journal.metrics[metric] = value
