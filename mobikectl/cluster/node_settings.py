@@ -104,6 +104,8 @@ class ClusterSettings:
     """How often the load is reported."""
     half_life_s: float = 5.0
     """How fast the past of a rate fades in the reports."""
+    cpu: bool = True
+    """Whether the processors' load counts. Not where several nodes share them."""
     probe: IpAddress | None = None
     """An address behind this gateway that answers ICMP echo; when it does not, the node is impaired."""
     assume_mobike: bool = True

@@ -86,7 +86,8 @@ class LabStore:
         store |= {"kind": kind, "cluster": CLUSTER, kind: dict(store.get(kind, {})) | more}
         for other in {"sqlite", "etcd"} - {kind}:
             store.pop(other, None)
-        return {"node": node, "addresses": addresses, **spec.settings, "store": store}
+        # All nodes of a lab have the same processors: their load says nothing of one of them.
+        return {"node": node, "addresses": addresses, "cpu": False, **spec.settings, "store": store}
 
     def configuration(self, node: str, text: str) -> str:
         """Given a gateway's name and the scenario's text for it, return the whole configuration."""

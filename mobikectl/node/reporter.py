@@ -205,7 +205,7 @@ class Reporter:
             child_sas=sum(len(sa.children) for sa in served),
             bytes_per_s=round(sum(row.bytes_per_s for row in told.values()), 1),
             packets_per_s=round(sum(row.packets_per_s for row in told.values()), 1),
-            cpu=round(host.cpu.value, 4) if host.cpu else 0.0,
+            cpu=round(host.cpu.value, 4) if host.cpu and settings.cpu else 0.0,
             memory=round(host.memory.value, 4) if host.memory else 0.0,
             note=verdict.note,
         )
