@@ -79,6 +79,14 @@ bool rmobike_is_unicast(host_t *host)
 /*
  * Described in header
  */
+bool rmobike_is_local(host_t *host)
+{
+	return charon->kernel->get_interface(charon->kernel, host, NULL);
+}
+
+/*
+ * Described in header
+ */
 host_t *rmobike_parse_address(char *str)
 {
 	host_t *host;

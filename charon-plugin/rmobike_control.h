@@ -103,6 +103,11 @@ struct rmobike_control_t {
 bool rmobike_is_unicast(host_t *host);
 
 /**
+ * Check if an address is one of ours.
+ */
+bool rmobike_is_local(host_t *host);
+
+/**
  * Parse an address given by a client: a unicast IP address, no name.
  *
  * @return				host without port, NULL if it is none

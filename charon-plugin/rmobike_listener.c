@@ -46,14 +46,24 @@ struct private_rmobike_listener_t {
 	rmobike_policy_t *policy;
 
 	/**
-	 * Handles switches
+	 * Asks peers to switch
 	 */
-	rmobike_switch_t *switches;
+	rmobike_responder_t *responder;
 
 	/**
-	 * Handles other notifies
+	 * Follows switches
 	 */
-	rmobike_bridge_t *bridge;
+	rmobike_initiator_t *initiator;
+
+	/**
+	 * Reports notifies
+	 */
+	rmobike_watch_t *watch;
+
+	/**
+	 * Adds notifies
+	 */
+	rmobike_rules_t *rules;
 };
 
 /**
@@ -151,7 +161,7 @@ METHOD(listener_t, message, bool,
 			case INFORMATIONAL:
 				if (incoming)
 				{
-					this->switches->request(this->switches, ike_sa, message);
+					this->initiator->request(this->initiator, ike_sa, message);
 				}
 				break;
 			default:
@@ -160,16 +170,19 @@ METHOD(listener_t, message, bool,
 	}
 	if (incoming)
 	{
-		this->bridge->incoming(this->bridge, ike_sa, message);
-		if (!message->get_request(message) &&
-			message->get_exchange_type(message) == IKE_AUTH)
+		this->watch->received(this->watch, ike_sa, message);
+		if (message->get_request(message))
+		{
+			this->rules->request(this->rules, ike_sa, message);
+		}
+		else if (message->get_exchange_type(message) == IKE_AUTH)
 		{
 			rmobike_follow_redirect(ike_sa, message);
 		}
 	}
 	else
 	{
-		this->bridge->outgoing(this->bridge, ike_sa, message);
+		this->rules->outgoing(this->rules, ike_sa, message);
 	}
 	return TRUE;
 }
@@ -223,7 +236,7 @@ METHOD(listener_t, ike_rekey, bool,
 {
 	this->peers->rekey(this->peers, old->get_unique_id(old),
 					   new->get_unique_id(new));
-	this->switches->rekeyed(this->switches, new);
+	this->responder->rekeyed(this->responder, new);
 	return TRUE;
 }
 
@@ -231,7 +244,7 @@ METHOD(listener_t, ike_update, bool,
 	private_rmobike_listener_t *this, ike_sa_t *ike_sa, host_t *local,
 	host_t *remote)
 {
-	this->switches->updated(this->switches, ike_sa, local, remote);
+	this->responder->updated(this->responder, ike_sa, local, remote);
 	return TRUE;
 }
 
@@ -240,7 +253,7 @@ METHOD(listener_t, ike_state_change, bool,
 {
 	if (state == IKE_DESTROYING)
 	{
-		this->switches->gone(this->switches, ike_sa);
+		this->responder->gone(this->responder, ike_sa);
 	}
 	return TRUE;
 }
@@ -333,8 +346,9 @@ METHOD(rmobike_listener_t, destroy, void,
  */
 rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_peers_t *peers, rmobike_policy_t *policy,
-							rmobike_switch_t *switches,
-							rmobike_bridge_t *bridge)
+							rmobike_responder_t *responder,
+							rmobike_initiator_t *initiator,
+							rmobike_watch_t *watch, rmobike_rules_t *rules)
 {
 	private_rmobike_listener_t *this;
 
@@ -352,8 +366,10 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 		.control = control,
 		.peers = peers,
 		.policy = policy,
-		.switches = switches,
-		.bridge = bridge,
+		.responder = responder,
+		.initiator = initiator,
+		.watch = watch,
+		.rules = rules,
 	);
 
 	control->add_event(control, "capability");

@@ -22,11 +22,13 @@
 
 #include <bus/listeners/listener.h>
 
-#include "rmobike_bridge.h"
 #include "rmobike_control.h"
+#include "rmobike_initiator.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
-#include "rmobike_switch.h"
+#include "rmobike_responder.h"
+#include "rmobike_rules.h"
+#include "rmobike_watch.h"
 
 typedef struct rmobike_listener_t rmobike_listener_t;
 
@@ -52,7 +54,8 @@ struct rmobike_listener_t {
  */
 rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_peers_t *peers, rmobike_policy_t *policy,
-							rmobike_switch_t *switches,
-							rmobike_bridge_t *bridge);
+							rmobike_responder_t *responder,
+							rmobike_initiator_t *initiator,
+							rmobike_watch_t *watch, rmobike_rules_t *rules);
 
 #endif /** RMOBIKE_LISTENER_H_ @}*/

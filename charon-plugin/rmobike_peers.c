@@ -53,29 +53,6 @@ static void *key(uint32_t number)
 	return (void*)(uintptr_t)number;
 }
 
-/*
- * Described in header
- */
-rmobike_notify_t *rmobike_notify_create(uint16_t type, chunk_t data)
-{
-	rmobike_notify_t *this;
-
-	INIT(this,
-		.type = type,
-		.data = chunk_clone(data),
-	);
-	return this;
-}
-
-/*
- * Described in header
- */
-void rmobike_notify_destroy(rmobike_notify_t *this)
-{
-	chunk_free(&this->data);
-	free(this);
-}
-
 /**
  * Destroy a peer
  */

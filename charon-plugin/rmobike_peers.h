@@ -24,6 +24,8 @@
 #include <networking/host.h>
 #include <collections/linked_list.h>
 
+#include "rmobike_notify.h"
+
 /** Maximum length of a token, including the terminating zero */
 #define RMOBIKE_TOKEN_SIZE 65
 
@@ -138,24 +140,6 @@ struct rmobike_peer_t {
 	 */
 	linked_list_t *answers;
 };
-
-/**
- * Type and data of a notify
- */
-typedef struct {
-	uint16_t type;
-	chunk_t data;
-} rmobike_notify_t;
-
-/**
- * Create a notify, the data gets cloned.
- */
-rmobike_notify_t *rmobike_notify_create(uint16_t type, chunk_t data);
-
-/**
- * Destroy a notify.
- */
-void rmobike_notify_destroy(rmobike_notify_t *this);
 
 /**
  * Table of peers.

@@ -16,15 +16,18 @@
 
 #include <daemon.h>
 
-#include "rmobike_bridge.h"
 #include "rmobike_control.h"
 #include "rmobike_guard.h"
+#include "rmobike_initiator.h"
 #include "rmobike_listener.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
 #include "rmobike_redirect.h"
-#include "rmobike_switch.h"
+#include "rmobike_responder.h"
+#include "rmobike_rules.h"
+#include "rmobike_send.h"
 #include "rmobike_update.h"
+#include "rmobike_watch.h"
 
 #ifndef RMOBIKE_VERSION
 #define RMOBIKE_VERSION "unknown"
@@ -65,14 +68,29 @@ struct private_rmobike_plugin_t {
 	rmobike_update_t *update;
 
 	/**
-	 * Handles switches
+	 * Asks peers to switch
 	 */
-	rmobike_switch_t *switches;
+	rmobike_responder_t *responder;
 
 	/**
-	 * Handles other notifies
+	 * Follows switches
 	 */
-	rmobike_bridge_t *bridge;
+	rmobike_initiator_t *initiator;
+
+	/**
+	 * Sends notifies
+	 */
+	rmobike_send_t *send;
+
+	/**
+	 * Reports notifies
+	 */
+	rmobike_watch_t *watch;
+
+	/**
+	 * Adds notifies
+	 */
+	rmobike_rules_t *rules;
 
 	/**
 	 * Redirects clients
@@ -117,8 +135,11 @@ static void clean_up(private_rmobike_plugin_t *this)
 	DESTROY_IF(this->control);
 	DESTROY_IF(this->listener);
 	DESTROY_IF(this->redirect);
-	DESTROY_IF(this->bridge);
-	DESTROY_IF(this->switches);
+	DESTROY_IF(this->rules);
+	DESTROY_IF(this->watch);
+	DESTROY_IF(this->send);
+	DESTROY_IF(this->initiator);
+	DESTROY_IF(this->responder);
 	DESTROY_IF(this->update);
 	DESTROY_IF(this->policy);
 	DESTROY_IF(this->peers);
@@ -142,12 +163,17 @@ static bool set_up(private_rmobike_plugin_t *this)
 		return FALSE;
 	}
 	this->update = rmobike_update_create(this->control, this->peers);
-	this->switches = rmobike_switch_create(this->control, this->peers,
-										   this->policy, this->update);
-	this->bridge = rmobike_bridge_create(this->control, this->peers);
+	this->responder = rmobike_responder_create(this->control, this->peers,
+											   this->policy);
+	this->initiator = rmobike_initiator_create(this->control, this->peers,
+											   this->policy, this->update);
+	this->send = rmobike_send_create(this->control, this->peers);
+	this->watch = rmobike_watch_create(this->control);
+	this->rules = rmobike_rules_create(this->control, this->peers);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
 	this->listener = rmobike_listener_create(this->control, this->peers,
-							this->policy, this->switches, this->bridge);
+							this->policy, this->responder, this->initiator,
+							this->watch, this->rules);
 	this->control->add_command(this->control, "status", status, this);
 	return TRUE;
 }

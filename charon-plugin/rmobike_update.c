@@ -15,12 +15,10 @@
 #include "rmobike_update.h"
 
 #include <daemon.h>
-#include <threading/mutex.h>
-#include <collections/hashtable.h>
 #include <processing/jobs/callback_job.h>
 #include <sa/ikev2/tasks/ike_dpd.h>
-#include <sa/ikev2/tasks/ike_mobike.h>
 
+#include "rmobike_path.h"
 #include "rmobike_task.h"
 
 /**
@@ -30,24 +28,7 @@
  */
 #define START_DELAY 20
 
-/**
- * Probes that go to the wanted path only
- */
-#define EXCLUSIVE_PROBES 2
-
-/**
- * Probes that go to the wanted and the current path, before all others are
- * tried too, of which the first that answers would win
- */
-#define CURRENT_PROBES 2
-
-/**
- * How often an update is started anew on the IKE_SA that replaced its own
- */
-#define MAX_ATTEMPTS 5
-
 typedef struct private_rmobike_update_t private_rmobike_update_t;
-typedef struct update_t update_t;
 
 /**
  * Private data of an rmobike_update_t object.
@@ -60,6 +41,11 @@ struct private_rmobike_update_t {
 	rmobike_update_t public;
 
 	/**
+	 * Implements the interface to the tasks
+	 */
+	rmobike_path_owner_t owner;
+
+	/**
 	 * Raises events
 	 */
 	rmobike_control_t *control;
@@ -68,123 +54,31 @@ struct private_rmobike_update_t {
 	 * Known peers
 	 */
 	rmobike_peers_t *peers;
-
-	/**
-	 * Updates by the MOBIKE task they use, ike_mobike_t => update_t
-	 */
-	hashtable_t *updates;
-
-	/**
-	 * Leaf mutex for the above
-	 */
-	mutex_t *mutex;
 };
 
 /**
- * An update.  While its task exists it is accessed only by the thread that has
- * the IKE_SA checked out.
- */
-struct update_t {
-
-	/**
-	 * Serial of the peer
-	 */
-	uint32_t serial;
-
-	/**
-	 * Generation of the update, an older one must not undo a newer one
-	 */
-	u_int generation;
-
-	/**
-	 * Wanted addresses, without ports, either may be NULL
-	 */
-	host_t *local;
-	host_t *remote;
-
-	/**
-	 * Token and cause, for events
-	 */
-	char token[RMOBIKE_TOKEN_SIZE];
-	char *cause;
-
-	/**
-	 * Times it was started
-	 */
-	u_int attempts;
-
-	/**
-	 * Times it was put off because of a rekeying
-	 */
-	u_int tries;
-
-	/**
-	 * Its task came to another IKE_SA by a rekeying
-	 */
-	bool migrated;
-
-	/**
-	 * Path that the peer was told on the IKE_SA that got rekeyed, or NULL
-	 */
-	host_t *told_local;
-	host_t *told_remote;
-
-	/**
-	 * Transmissions while probing
-	 */
-	u_int probes;
-
-	/**
-	 * An event told how it ended
-	 */
-	bool over;
-
-	/**
-	 * Original methods of the task
-	 */
-	bool (*transmit)(ike_mobike_t *this, packet_t *packet);
-	status_t (*build)(task_t *this, message_t *message);
-	status_t (*process)(task_t *this, message_t *message);
-	void (*migrate)(task_t *this, ike_sa_t *ike_sa);
-	void (*destroy)(task_t *this);
-};
-
-/**
- * The methods of a wrapped task get nothing but the task
+ * For jobs; there is only one
  */
 static private_rmobike_update_t *instance;
 
 /**
- * Destroy an update
- */
-static void update_destroy(update_t *update)
-{
-	DESTROY_IF(update->local);
-	DESTROY_IF(update->remote);
-	DESTROY_IF(update->told_local);
-	DESTROY_IF(update->told_remote);
-	free(update);
-}
-
-/**
  * Tell how an update ended
  */
-static void conclude(private_rmobike_update_t *this, update_t *update,
+static void conclude(private_rmobike_update_t *this, rmobike_path_t *path,
 					 uint32_t id, ike_sa_t *ike_sa, char *failure)
 {
 	vici_builder_t *builder;
 
-	update->over = TRUE;
 	builder = this->control->event(this->control, id);
-	builder->add_kv(builder, "token", "%s", update->token);
-	builder->add_kv(builder, "cause", "%s", update->cause);
-	if (update->local)
+	builder->add_kv(builder, "token", "%s", path->token);
+	builder->add_kv(builder, "cause", "%s", path->cause);
+	if (path->local)
 	{
-		builder->add_kv(builder, "wanted-local", "%H", update->local);
+		builder->add_kv(builder, "wanted-local", "%H", path->local);
 	}
-	if (update->remote)
+	if (path->remote)
 	{
-		builder->add_kv(builder, "wanted-remote", "%H", update->remote);
+		builder->add_kv(builder, "wanted-remote", "%H", path->remote);
 	}
 	if (ike_sa)
 	{
@@ -201,377 +95,17 @@ static void conclude(private_rmobike_update_t *this, update_t *update,
 }
 
 /**
- * Get the update of a wrapped task
- */
-static update_t *update_of(void *task, bool remove)
-{
-	update_t *update;
-
-	instance->mutex->lock(instance->mutex);
-	update = remove ? instance->updates->remove(instance->updates, task)
-					: instance->updates->get(instance->updates, task);
-	instance->mutex->unlock(instance->mutex);
-	return update;
-}
-
-/**
- * Check if an IKE_SA uses the wanted path
- */
-static bool is_there(update_t *update, ike_sa_t *ike_sa)
-{
-	host_t *me, *other;
-
-	me = ike_sa->get_my_host(ike_sa);
-	other = ike_sa->get_other_host(ike_sa);
-	return (!update->local || me->ip_equals(me, update->local)) &&
-		   (!update->remote || other->ip_equals(other, update->remote));
-}
-
-/**
- * Get the wanted path with ports, FALSE if there is no route
- */
-static bool get_path(update_t *update, ike_sa_t *ike_sa, host_t **me,
-					 host_t **other)
-{
-	host_t *me_old, *other_old, *wanted;
-
-	me_old = ike_sa->get_my_host(ike_sa);
-	other_old = ike_sa->get_other_host(ike_sa);
-
-	*other = update->remote ?: other_old;
-	wanted = update->local ?: me_old;
-	if (wanted->get_family(wanted) != (*other)->get_family(*other))
-	{
-		if (update->local)
-		{
-			return FALSE;
-		}
-		wanted = NULL;
-	}
-	*me = charon->kernel->get_source_addr(charon->kernel, *other, wanted);
-	if (!*me)
-	{
-		return FALSE;
-	}
-	if (update->local && !update->local->ip_equals(update->local, *me))
-	{
-		(*me)->destroy(*me);
-		return FALSE;
-	}
-	*other = (*other)->clone(*other);
-	(*me)->set_port(*me, me_old->get_port(me_old));
-	(*other)->set_port(*other, other_old->get_port(other_old));
-	return TRUE;
-}
-
-/**
- * Send a copy of a packet on a path, whose addresses are adopted
- */
-static void send_on(packet_t *packet, host_t *me, host_t *other)
-{
-	packet_t *copy;
-
-	copy = packet->clone(packet);
-	copy->set_source(copy, me);
-	copy->set_destination(copy, other);
-	charon->sender->send(charon->sender, copy);
-}
-
-/**
- * Replaces ike_mobike_t.transmit
- */
-static bool transmit(ike_mobike_t *mobike, packet_t *packet)
-{
-	update_t *update = update_of(mobike, FALSE);
-	ike_sa_t *ike_sa = charon->bus->get_sa(charon->bus);
-	host_t *me, *other;
-
-	if (!mobike->is_probing(mobike))
-	{
-		return update->transmit(mobike, packet);
-	}
-	if (!get_path(update, ike_sa, &me, &other))
-	{
-		return update->transmit(mobike, packet);
-	}
-	DBG1(DBG_IKE, "checking wanted path %#H - %#H", me, other);
-	send_on(packet, me, other);
-	if (update->probes >= EXCLUSIVE_PROBES + CURRENT_PROBES)
-	{
-		update->transmit(mobike, packet);
-	}
-	else if (update->probes >= EXCLUSIVE_PROBES)
-	{
-		me = ike_sa->get_my_host(ike_sa);
-		other = ike_sa->get_other_host(ike_sa);
-		DBG1(DBG_IKE, "checking current path %#H - %#H", me, other);
-		send_on(packet, me->clone(me), other->clone(other));
-	}
-	update->probes++;
-	return TRUE;
-}
-
-/**
- * Check if a MOBIKE task is queued that comes after the current one
- */
-static bool is_superseded(ike_sa_t *ike_sa)
-{
-	enumerator_t *enumerator;
-	task_t *task;
-	bool found = FALSE;
-
-	enumerator = ike_sa->create_task_enumerator(ike_sa, TASK_QUEUE_QUEUED);
-	while (!found && enumerator->enumerate(enumerator, &task))
-	{
-		found = task->get_type(task) == TASK_IKE_MOBIKE;
-	}
-	enumerator->destroy(enumerator);
-	return found;
-}
-
-/**
- * Check if the peer may not know the path that its IKE_SA uses here
- */
-static bool is_unsure(update_t *update)
-{
-	rmobike_peer_t *peer;
-	bool unsure = FALSE;
-
-	peer = instance->peers->lock_serial(instance->peers, update->serial);
-	if (peer)
-	{
-		unsure = peer->unsure;
-		instance->peers->unlock(instance->peers);
-	}
-	return unsure;
-}
-
-/**
- * Check if an IKE_SA is the current one of its peer, the one an update has to
- * be completed on
- *
- * @param told			the peer answered UPDATE_SA_ADDRESSES, no probe
- */
-static bool is_current(update_t *update, ike_sa_t *ike_sa, bool told)
-{
-	rmobike_peer_t *peer;
-	bool current = TRUE;
-
-	peer = instance->peers->lock_serial(instance->peers, update->serial);
-	if (peer)
-	{
-		current = peer->id == ike_sa->get_unique_id(ike_sa);
-		peer->unsure = !current || (peer->unsure && !told);
-		instance->peers->unlock(instance->peers);
-	}
-	return current;
-}
-
-/**
- * Let the task take the answer to a probe for one from another path than the
- * one in use, so that it sends an update in any case: charon itself sends none
- * if the new IKE_SA is on the path already, which it inherited
- */
-static status_t process_unsure(update_t *update, ike_sa_t *ike_sa,
-							   task_t *task, message_t *message)
-{
-	host_t *used, *other;
-	status_t status;
-
-	used = ike_sa->get_other_host(ike_sa);
-	used = used->clone(used);
-	other = used->clone(used);
-	other->set_port(other, 0);
-	ike_sa->set_other_host(ike_sa, other);
-
-	status = update->process(task, message);
-
-	other = ike_sa->get_other_host(ike_sa);
-	if (other->get_port(other) == 0)
-	{
-		ike_sa->set_other_host(ike_sa, used);
-	}
-	else
-	{
-		used->destroy(used);
-	}
-	return status;
-}
-
-/**
- * Replaces task_t.build
- */
-static status_t build(task_t *task, message_t *message)
-{
-	update_t *update = update_of(task, FALSE);
-	status_t status;
-
-	if (update->migrated)
-	{	/* the peer may not know this IKE_SA yet: started anew a bit later */
-		message->set_exchange_type(message, EXCHANGE_TYPE_UNDEFINED);
-		return SUCCESS;
-	}
-	/* the task may put another method in the place of its own */
-	task->build = update->build;
-	status = task->build(task, message);
-	update->build = task->build;
-	task->build = build;
-	return status;
-}
-
-/**
- * Replaces task_t.migrate
- */
-static void migrate(task_t *task, ike_sa_t *ike_sa)
-{
-	update_t *update = update_of(task, FALSE);
-
-	update->migrate(task, ike_sa);
-	update->build = task->build;
-	update->migrated = TRUE;
-	task->build = build;
-}
-
-/**
- * Remember what the peer was told on an IKE_SA that got rekeyed.  As it
- * answered before it deleted that, it had not completed the rekeying, and so
- * its new IKE_SA inherited this path.
- */
-static void remember_told(update_t *update, ike_sa_t *ike_sa)
-{
-	host_t *me = ike_sa->get_my_host(ike_sa);
-	host_t *other = ike_sa->get_other_host(ike_sa);
-
-	DESTROY_IF(update->told_local);
-	DESTROY_IF(update->told_remote);
-	update->told_local = me->clone(me);
-	update->told_remote = other->clone(other);
-}
-
-/**
- * Replaces task_t.process
- */
-static status_t process(task_t *task, message_t *message)
-{
-	update_t *update = update_of(task, FALSE);
-	ike_mobike_t *mobike = (ike_mobike_t*)task;
-	ike_sa_t *ike_sa = charon->bus->get_sa(charon->bus);
-	bool probing = mobike->is_probing(mobike);
-	status_t status;
-
-	if (probing && is_unsure(update))
-	{
-		status = process_unsure(update, ike_sa, task, message);
-	}
-	else
-	{
-		status = update->process(task, message);
-	}
-	if (status != SUCCESS)
-	{
-		return status;
-	}
-	if (!is_current(update, ike_sa, !probing))
-	{	/* not over: it gets started anew when the task goes */
-		if (!probing)
-		{
-			remember_told(update, ike_sa);
-		}
-	}
-	else
-	{
-		conclude(instance, update, ike_sa->get_unique_id(ike_sa), ike_sa,
-				 is_there(update, ike_sa) ? NULL :
-				 is_superseded(ike_sa) ? "superseded" : "no-answer");
-	}
-	return status;
-}
-
-static void start_later(private_rmobike_update_t *this, update_t *update);
-
-/**
- * Check if an update can be started anew on the IKE_SA that replaced its own,
- * return the reason if not
- */
-static char *renew(update_t *update)
-{
-	rmobike_peer_t *peer;
-
-	peer = instance->peers->lock_serial(instance->peers, update->serial);
-	if (!peer)
-	{
-		return "ike-sa-gone";
-	}
-	peer->unsure = TRUE;
-	instance->peers->unlock(instance->peers);
-	return update->attempts < MAX_ATTEMPTS ? NULL : "ike-sa-replaced";
-}
-
-/**
- * Replaces task_t.destroy
- */
-static void destroy_task(task_t *task)
-{
-	update_t *update = update_of(task, TRUE);
-	char *failure;
-
-	update->destroy(task);
-	if (!update->over)
-	{
-		failure = renew(update);
-		if (!failure)
-		{
-			start_later(instance, update);
-			return;
-		}
-		conclude(instance, update, update->serial, NULL, failure);
-	}
-	update_destroy(update);
-}
-
-/**
- * Start an update on a checked out IKE_SA
- */
-static void start_on(private_rmobike_update_t *this, update_t *update,
-					 ike_sa_t *ike_sa)
-{
-	ike_mobike_t *mobike;
-
-	mobike = ike_mobike_create(ike_sa, TRUE);
-	mobike->roam(mobike, FALSE);
-	update->attempts++;
-	update->probes = 0;
-	update->transmit = mobike->transmit;
-	update->migrated = FALSE;
-	update->build = mobike->task.build;
-	update->process = mobike->task.process;
-	update->migrate = mobike->task.migrate;
-	update->destroy = mobike->task.destroy;
-	mobike->transmit = transmit;
-	mobike->task.build = build;
-	mobike->task.process = process;
-	mobike->task.migrate = migrate;
-	mobike->task.destroy = destroy_task;
-
-	this->mutex->lock(this->mutex);
-	this->updates->put(this->updates, mobike, update);
-	this->mutex->unlock(this->mutex);
-
-	rmobike_task_queue(ike_sa, &mobike->task);
-}
-
-/**
  * Check if no newer update was asked for
  */
-static bool is_newest(private_rmobike_update_t *this, update_t *update)
+static bool is_newest(private_rmobike_update_t *this, rmobike_path_t *path)
 {
 	rmobike_peer_t *peer;
 	bool newest = FALSE;
 
-	peer = this->peers->lock_serial(this->peers, update->serial);
+	peer = this->peers->lock_serial(this->peers, path->serial);
 	if (peer)
 	{
-		newest = peer->update == update->generation;
+		newest = peer->update == path->generation;
 		this->peers->unlock(this->peers);
 	}
 	return newest;
@@ -580,49 +114,49 @@ static bool is_newest(private_rmobike_update_t *this, update_t *update)
 /**
  * Have the IKE_SA follow to the path that the peer was told on the rekeyed one
  */
-static void follow(private_rmobike_update_t *this, update_t *update)
+static void follow(private_rmobike_update_t *this, rmobike_path_t *path)
 {
 	ike_sa_t *ike_sa;
 
-	ike_sa = rmobike_task_checkout(this->peers, update->serial);
+	ike_sa = rmobike_task_checkout(this->peers, path->serial);
 	if (ike_sa)
 	{
-		ike_sa->update_hosts(ike_sa, update->told_local, update->told_remote,
+		ike_sa->update_hosts(ike_sa, path->told_local, path->told_remote,
 							 UPDATE_HOSTS_FORCE_ALL);
 		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
 	}
-	update->told_local->destroy(update->told_local);
-	update->told_remote->destroy(update->told_remote);
-	update->told_local = update->told_remote = NULL;
+	path->told_local->destroy(path->told_local);
+	path->told_remote->destroy(path->told_remote);
+	path->told_local = path->told_remote = NULL;
 }
 
 /**
  * Job that starts an update
  */
-static job_requeue_t start(update_t **job)
+static job_requeue_t start(rmobike_path_t **job)
 {
 	private_rmobike_update_t *this = instance;
-	update_t *update = *job;
+	rmobike_path_t *path = *job;
 	host_t *me, *other;
 	ike_sa_t *ike_sa;
 	char *failure = NULL;
 
-	if (update->told_local)
+	if (path->told_local && is_newest(this, path))
 	{
-		follow(this, update);
+		follow(this, path);
 	}
-	if (update->tries++ < RMOBIKE_SETTLE_TRIES &&
-		this->peers->is_settling(this->peers, update->serial))
+	if (path->tries++ < RMOBIKE_SETTLE_TRIES &&
+		this->peers->is_settling(this->peers, path->serial))
 	{
 		return JOB_RESCHEDULE_MS(RMOBIKE_SETTLE_DELAY);
 	}
-	ike_sa = rmobike_task_checkout(this->peers, update->serial);
+	ike_sa = rmobike_task_checkout(this->peers, path->serial);
 	if (!ike_sa)
 	{
-		conclude(this, update, update->serial, NULL, "ike-sa-gone");
+		conclude(this, path, path->serial, NULL, "ike-sa-gone");
 		return JOB_REQUEUE_NONE;
 	}
-	if (!is_newest(this, update))
+	if (!is_newest(this, path))
 	{
 		failure = "superseded";
 	}
@@ -631,7 +165,7 @@ static job_requeue_t start(update_t **job)
 	{
 		failure = "no-mobike";
 	}
-	else if (!get_path(update, ike_sa, &me, &other))
+	else if (!rmobike_path_resolve(path, ike_sa, &me, &other))
 	{
 		failure = "no-route";
 	}
@@ -643,11 +177,11 @@ static job_requeue_t start(update_t **job)
 		me->destroy(me);
 		other->destroy(other);
 		*job = NULL;
-		start_on(this, update, ike_sa);
+		rmobike_path_update(path, ike_sa);
 	}
 	if (failure)
 	{
-		conclude(this, update, ike_sa->get_unique_id(ike_sa), ike_sa, failure);
+		conclude(this, path, ike_sa->get_unique_id(ike_sa), ike_sa, failure);
 	}
 	charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
 	return JOB_REQUEUE_NONE;
@@ -656,11 +190,11 @@ static job_requeue_t start(update_t **job)
 /**
  * Destroy a job's data; the update belongs to its task once that is queued
  */
-static void start_cleanup(update_t **job)
+static void start_cleanup(rmobike_path_t **job)
 {
 	if (*job)
 	{
-		update_destroy(*job);
+		rmobike_path_destroy(*job);
 	}
 	free(job);
 }
@@ -668,17 +202,34 @@ static void start_cleanup(update_t **job)
 /**
  * Schedule a job that starts an update, or continues one on another IKE_SA
  */
-static void start_later(private_rmobike_update_t *this, update_t *update)
+static void start_later(private_rmobike_update_t *this, rmobike_path_t *path)
 {
-	update_t **job;
+	rmobike_path_t **job;
 
-	update->tries = 0;
-	job = malloc_thing(update_t*);
-	*job = update;
+	path->tries = 0;
+	job = malloc_thing(rmobike_path_t*);
+	*job = path;
 	lib->scheduler->schedule_job_ms(lib->scheduler,
 			(job_t*)callback_job_create((void*)start, job,
 										(void*)start_cleanup, NULL),
-			update->told_local ? 0 : START_DELAY);
+			path->told_local ? 0 : START_DELAY);
+}
+
+/**
+ * Implements rmobike_path_owner_t.ended
+ */
+static void ended(rmobike_path_owner_t *owner, rmobike_path_t *path,
+				  uint32_t id, ike_sa_t *ike_sa, char *failure)
+{
+	conclude(instance, path, id, ike_sa, failure);
+}
+
+/**
+ * Implements rmobike_path_owner_t.again
+ */
+static void again(rmobike_path_owner_t *owner, rmobike_path_t *path)
+{
+	start_later(instance, path);
 }
 
 METHOD(rmobike_update_t, schedule, void,
@@ -686,7 +237,7 @@ METHOD(rmobike_update_t, schedule, void,
 	host_t *remote, char *token, char *cause)
 {
 	rmobike_peer_t *peer;
-	update_t *update;
+	rmobike_path_t *path;
 	u_int generation = 0;
 
 	peer = this->peers->lock_serial(this->peers, serial);
@@ -695,15 +246,15 @@ METHOD(rmobike_update_t, schedule, void,
 		generation = ++peer->update;
 		this->peers->unlock(this->peers);
 	}
-	INIT(update,
+	INIT(path,
 		.serial = serial,
 		.generation = generation,
 		.local = local ? local->clone(local) : NULL,
 		.remote = remote ? remote->clone(remote) : NULL,
 		.cause = cause,
 	);
-	memcpy(update->token, token, RMOBIKE_TOKEN_SIZE);
-	start_later(this, update);
+	memcpy(path->token, token, RMOBIKE_TOKEN_SIZE);
+	start_later(this, path);
 }
 
 /**
@@ -737,9 +288,8 @@ METHOD(rmobike_update_t, check_liveness, void,
 METHOD(rmobike_update_t, destroy, void,
 	private_rmobike_update_t *this)
 {
+	rmobike_path_deinit();
 	instance = NULL;
-	this->updates->destroy(this->updates);
-	this->mutex->destroy(this->mutex);
 	free(this);
 }
 
@@ -757,14 +307,16 @@ rmobike_update_t *rmobike_update_create(rmobike_control_t *control,
 			.check_liveness = _check_liveness,
 			.destroy = _destroy,
 		},
+		.owner = {
+			.ended = ended,
+			.again = again,
+		},
 		.control = control,
 		.peers = peers,
-		.updates = hashtable_create(hashtable_hash_ptr, hashtable_equals_ptr,
-									8),
-		.mutex = mutex_create(MUTEX_TYPE_DEFAULT),
 	);
 	control->add_event(control, "update-done");
 	control->add_event(control, "update-failed");
+	rmobike_path_init(peers, &this->owner);
 	instance = this;
 
 	return &this->public;

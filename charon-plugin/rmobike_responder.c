@@ -12,7 +12,7 @@
  * for more details.
  */
 
-#include "rmobike_switch.h"
+#include "rmobike_responder.h"
 
 #include <daemon.h>
 #include <processing/jobs/callback_job.h>
@@ -25,17 +25,17 @@
 #define DEFAULT_TIMEOUT 15
 #define MAX_TIMEOUT 3600
 
-typedef struct private_rmobike_switch_t private_rmobike_switch_t;
+typedef struct private_rmobike_responder_t private_rmobike_responder_t;
 
 /**
- * Private data of an rmobike_switch_t object.
+ * Private data of an rmobike_responder_t object.
  */
-struct private_rmobike_switch_t {
+struct private_rmobike_responder_t {
 
 	/**
 	 * Public interface
 	 */
-	rmobike_switch_t public;
+	rmobike_responder_t public;
 
 	/**
 	 * Implements the interface to our tasks
@@ -53,21 +53,16 @@ struct private_rmobike_switch_t {
 	rmobike_peers_t *peers;
 
 	/**
-	 * What to accept
+	 * Settings
 	 */
 	rmobike_policy_t *policy;
-
-	/**
-	 * Starts updates
-	 */
-	rmobike_update_t *update;
 };
 
 /**
  * A switch that times out or is to be sent
  */
 typedef struct {
-	private_rmobike_switch_t *this;
+	private_rmobike_responder_t *this;
 	uint32_t serial;
 	u_int generation;
 	u_int tries;
@@ -76,7 +71,7 @@ typedef struct {
 /**
  * Raise an event about a switch we asked for
  */
-static void raise_switch(private_rmobike_switch_t *this, char *name,
+static void raise_switch(private_rmobike_responder_t *this, char *name,
 						 uint32_t id, char *token, char *reason)
 {
 	vici_builder_t *builder;
@@ -114,7 +109,7 @@ static u_int elapsed(timeval_t *since)
 /**
  * Check if a switch is still the pending one
  */
-static bool is_pending(private_rmobike_switch_t *this,
+static bool is_pending(private_rmobike_responder_t *this,
 					   rmobike_exchange_t *exchange)
 {
 	rmobike_peer_t *peer;
@@ -132,10 +127,10 @@ static bool is_pending(private_rmobike_switch_t *this,
 /**
  * Get the instance a task owner belongs to
  */
-static private_rmobike_switch_t *instance_of(rmobike_task_owner_t *owner)
+static private_rmobike_responder_t *instance_of(rmobike_task_owner_t *owner)
 {
-	return (private_rmobike_switch_t*)((char*)owner -
-						offsetof(private_rmobike_switch_t, owner));
+	return (private_rmobike_responder_t*)((char*)owner -
+						offsetof(private_rmobike_responder_t, owner));
 }
 
 /**
@@ -152,7 +147,7 @@ static bool wanted(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
 static void answered(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange,
 					 ike_sa_t *ike_sa, message_t *response)
 {
-	private_rmobike_switch_t *this = instance_of(owner);
+	private_rmobike_responder_t *this = instance_of(owner);
 	rmobike_peer_t *peer;
 	bool current = FALSE;
 	uint32_t id = 0;
@@ -177,7 +172,7 @@ static void answered(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange,
 /**
  * Queue the pending switch of a peer on its checked out IKE_SA
  */
-static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+static void queue_switch(private_rmobike_responder_t *this, ike_sa_t *ike_sa,
 						 uint32_t serial)
 {
 	rmobike_exchange_t exchange = {
@@ -211,7 +206,7 @@ static void queue_switch(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
  */
 static job_requeue_t send_later(timeout_t *data)
 {
-	private_rmobike_switch_t *this = data->this;
+	private_rmobike_responder_t *this = data->this;
 	rmobike_exchange_t exchange = {
 		.serial = data->serial,
 		.generation = data->generation,
@@ -239,7 +234,7 @@ static job_requeue_t send_later(timeout_t *data)
 /**
  * Have a pending switch sent by a job
  */
-static void schedule_switch(private_rmobike_switch_t *this, uint32_t serial,
+static void schedule_switch(private_rmobike_responder_t *this, uint32_t serial,
 							u_int generation)
 {
 	timeout_t *data;
@@ -259,7 +254,7 @@ static void schedule_switch(private_rmobike_switch_t *this, uint32_t serial,
  */
 static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
 {
-	private_rmobike_switch_t *this = instance_of(owner);
+	private_rmobike_responder_t *this = instance_of(owner);
 
 	if (is_pending(this, exchange))
 	{
@@ -272,7 +267,7 @@ static void dropped(rmobike_task_owner_t *owner, rmobike_exchange_t *exchange)
  */
 static job_requeue_t give_up(timeout_t *data)
 {
-	private_rmobike_switch_t *this = data->this;
+	private_rmobike_responder_t *this = data->this;
 	char token[RMOBIKE_TOKEN_SIZE], *reason = NULL;
 	rmobike_peer_t *peer;
 	uint32_t id = 0;
@@ -326,7 +321,7 @@ static char *check_responder(ike_sa_t *ike_sa, host_t *target, char **text)
  *
  * @return			FALSE if there is no such peer, or it did not send 'R'
  */
-static bool set_pending(private_rmobike_switch_t *this, uint32_t id,
+static bool set_pending(private_rmobike_responder_t *this, uint32_t id,
 						host_t *target, char *token, timeout_t *timeout,
 						char superseded[RMOBIKE_TOKEN_SIZE], bool *was)
 {
@@ -362,7 +357,7 @@ static bool set_pending(private_rmobike_switch_t *this, uint32_t id,
 /**
  * Start a switch to a valid target
  */
-static vici_message_t *start_switch(private_rmobike_switch_t *this,
+static vici_message_t *start_switch(private_rmobike_responder_t *this,
 						uint32_t id, host_t *target, char *token, u_int seconds)
 {
 	char superseded[RMOBIKE_TOKEN_SIZE], *code, *text;
@@ -418,16 +413,8 @@ static vici_message_t *start_switch(private_rmobike_switch_t *this,
 	return this->control->done(this->control, NULL);
 }
 
-/**
- * Check if an address is one of ours
- */
-static bool is_local(host_t *address)
-{
-	return charon->kernel->get_interface(charon->kernel, address, NULL);
-}
-
 CALLBACK(switch_address, vici_message_t*,
-	private_rmobike_switch_t *this, char *name, u_int client,
+	private_rmobike_responder_t *this, char *name, u_int client,
 	vici_message_t *request)
 {
 	char token[RMOBIKE_TOKEN_SIZE], *address;
@@ -452,7 +439,7 @@ CALLBACK(switch_address, vici_message_t*,
 		return this->control->refuse(this->control, "bad-address",
 								"'%s' is not a unicast IP address", address);
 	}
-	if (!request->get_bool(request, FALSE, "foreign") && !is_local(target))
+	if (!request->get_bool(request, FALSE, "foreign") && !rmobike_is_local(target))
 	{
 		response = this->control->refuse(this->control, "not-local",
 								"%H is not one of our addresses", target);
@@ -466,246 +453,11 @@ CALLBACK(switch_address, vici_message_t*,
 }
 
 /**
- * Parse an optional address of a request
- */
-static bool optional_address(vici_message_t *request, char *key, host_t **host)
-{
-	char *address;
-
-	address = request->get_str(request, NULL, key);
-	*host = rmobike_parse_address(address);
-	return !address || *host;
-}
-
-/**
- * Check an update that was asked for, and start it
- */
-static vici_message_t *start_update(private_rmobike_switch_t *this,
-							uint32_t id, host_t *local, host_t *remote,
-							char *token)
-{
-	rmobike_peer_t *peer;
-	uint32_t serial;
-
-	peer = this->peers->lock(this->peers, id, FALSE);
-	if (!peer)
-	{
-		return this->control->refuse(this->control, "unknown-ike-id",
-							"no IKEv2 SA with ike-id %u", id);
-	}
-	serial = peer->serial;
-	id = !peer->up ? 0 : !peer->initiator ? 1 : !peer->mobike ? 2 : 3;
-	this->peers->unlock(this->peers);
-	switch (id)
-	{
-		case 0:
-			return this->control->refuse(this->control, "not-established",
-							"the IKE_SA is not established");
-		case 1:
-			return this->control->refuse(this->control, "not-initiator",
-							"only the initiator of an IKE_SA may update its "
-							"addresses: use switch-address");
-		case 2:
-			return this->control->refuse(this->control, "no-mobike",
-							"the peer does not support MOBIKE");
-		default:
-			break;
-	}
-	if (local && !is_local(local))
-	{
-		return this->control->refuse(this->control, "not-local",
-							"%H is not one of our addresses", local);
-	}
-	if (local && remote &&
-		local->get_family(local) != remote->get_family(remote))
-	{
-		return this->control->refuse(this->control, "bad-address",
-							"%H and %H are of different families", local,
-							remote);
-	}
-	this->update->schedule(this->update, serial, local, remote, token,
-						   "command");
-	return this->control->done(this->control, NULL);
-}
-
-CALLBACK(update_addresses, vici_message_t*,
-	private_rmobike_switch_t *this, char *name, u_int client,
-	vici_message_t *request)
-{
-	host_t *local = NULL, *remote = NULL;
-	char token[RMOBIKE_TOKEN_SIZE];
-	vici_message_t *response;
-	uint32_t id;
-
-	if (!rmobike_parse_number(request->get_str(request, NULL, "ike-id"), 1,
-							  UINT32_MAX, &id) ||
-		!rmobike_parse_token(request->get_str(request, NULL, "token"), token))
-	{
-		return this->control->refuse(this->control, "bad-request",
-							"ike-id has to be a number, token short");
-	}
-	if (!optional_address(request, "local", &local) ||
-		!optional_address(request, "remote", &remote) ||
-		(!local && !remote))
-	{
-		response = this->control->refuse(this->control, "bad-address",
-							"local and remote have to be unicast IP addresses, "
-							"at least one is needed");
-	}
-	else
-	{
-		response = start_update(this, id, local, remote, token);
-	}
-	DESTROY_IF(local);
-	DESTROY_IF(remote);
-	return response;
-}
-
-/**
- * Read the address in a SWITCH_TO_IP_ADDRESS notify
- */
-static host_t *read_target(notify_payload_t *notify)
-{
-	chunk_t data = notify->get_notification_data(notify);
-	host_t *host;
-
-	if (data.len != 4 && data.len != 16)
-	{
-		return NULL;
-	}
-	host = host_create_from_chunk(data.len == 4 ? AF_INET : AF_INET6, data, 0);
-	if (host && !rmobike_is_unicast(host))
-	{
-		host->destroy(host);
-		host = NULL;
-	}
-	return host;
-}
-
-/**
- * Decide about a switch the peer asks us for, return the reason to refuse it
- */
-static char *decide(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
-					uint32_t serial, host_t *target)
-{
-	enumerator_t *enumerator;
-	rmobike_peer_t *peer;
-	host_t *address, *other;
-	bool known = FALSE, calm = FALSE;
-
-	other = ike_sa->get_other_host(ike_sa);
-	if (other->ip_equals(other, target))
-	{
-		return "already-there";
-	}
-	enumerator = ike_sa->create_peer_address_enumerator(ike_sa);
-	while (!known && enumerator->enumerate(enumerator, &address))
-	{
-		known = address->ip_equals(address, target);
-	}
-	enumerator->destroy(enumerator);
-	if (!this->policy->accepts(this->policy, target, known))
-	{
-		return "address-not-allowed";
-	}
-	peer = this->peers->lock_serial(this->peers, serial);
-	if (peer)
-	{
-		calm = this->policy->take(this->policy, &peer->bucket.level,
-								  &peer->bucket.filled);
-		this->peers->unlock(this->peers);
-	}
-	return calm ? NULL : "too-many";
-}
-
-/**
- * Raise an event about a switch the peer asked us for
- */
-static void raise_received(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
-						   message_t *message, host_t *target, char *refused)
-{
-	vici_builder_t *builder;
-
-	builder = this->control->event(this->control,
-								   ike_sa->get_unique_id(ike_sa));
-	builder->add_kv(builder, "message-id", "%u",
-					message->get_message_id(message));
-	if (target)
-	{
-		builder->add_kv(builder, "address", "%H", target);
-	}
-	if (refused)
-	{
-		DBG1(DBG_IKE, "refusing to switch IKE_SA %s[%u]: %s",
-			 ike_sa->get_name(ike_sa), ike_sa->get_unique_id(ike_sa), refused);
-		builder->add_kv(builder, "reason", "%s", refused);
-	}
-	else
-	{
-		DBG1(DBG_IKE, "peer of IKE_SA %s[%u] asks to switch to %H",
-			 ike_sa->get_name(ike_sa), ike_sa->get_unique_id(ike_sa), target);
-	}
-	this->control->raise(this->control,
-					refused ? "switch-refused" : "switch-received", 0, builder);
-}
-
-METHOD(rmobike_switch_t, request, void,
-	private_rmobike_switch_t *this, ike_sa_t *ike_sa, message_t *message)
-{
-	char token[RMOBIKE_TOKEN_SIZE] = "", *refused;
-	notify_payload_t *notify;
-	rmobike_peer_t *peer;
-	uint32_t serial;
-	host_t *target;
-
-	notify = message->get_notify(message,
-								 this->policy->get_notify_type(this->policy));
-	if (!notify)
-	{
-		return;
-	}
-	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), FALSE);
-	if (!peer || !peer->up || !peer->initiator || !peer->own_r)
-	{	/* as responder nothing but the empty response is allowed */
-		refused = !peer || !peer->up ? "not-established" :
-				  !peer->initiator ? "not-initiator" : "not-announced";
-		if (peer)
-		{
-			this->peers->unlock(this->peers);
-		}
-		raise_received(this, ike_sa, message, NULL, refused);
-		return;
-	}
-	serial = peer->serial;
-	this->peers->unlock(this->peers);
-
-	target = read_target(notify);
-	if (!target)
-	{
-		raise_received(this, ike_sa, message, NULL, "malformed");
-		this->update->check_liveness(this->update, serial);
-		return;
-	}
-	refused = decide(this, ike_sa, serial, target);
-	raise_received(this, ike_sa, message, target, refused);
-	if (refused)
-	{
-		this->update->check_liveness(this->update, serial);
-	}
-	else
-	{
-		this->update->schedule(this->update, serial, NULL, target, token,
-							   "switch");
-	}
-	target->destroy(target);
-}
-
-/**
  * Conclude the pending switch of an IKE_SA that is on this path now, if it is
  * the current one of its peer: what happens to an IKE_SA that got rekeyed does
  * not move its successor
  */
-static void arrived(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
+static void arrived(private_rmobike_responder_t *this, ike_sa_t *ike_sa,
 					host_t *local, host_t *remote)
 {
 	uint32_t id = ike_sa->get_unique_id(ike_sa);
@@ -739,22 +491,22 @@ static void arrived(private_rmobike_switch_t *this, ike_sa_t *ike_sa,
 	}
 }
 
-METHOD(rmobike_switch_t, updated, void,
-	private_rmobike_switch_t *this, ike_sa_t *ike_sa, host_t *local,
+METHOD(rmobike_responder_t, updated, void,
+	private_rmobike_responder_t *this, ike_sa_t *ike_sa, host_t *local,
 	host_t *remote)
 {
 	arrived(this, ike_sa, local, remote);
 }
 
-METHOD(rmobike_switch_t, rekeyed, void,
-	private_rmobike_switch_t *this, ike_sa_t *ike_sa)
+METHOD(rmobike_responder_t, rekeyed, void,
+	private_rmobike_responder_t *this, ike_sa_t *ike_sa)
 {
 	arrived(this, ike_sa, ike_sa->get_my_host(ike_sa),
 			ike_sa->get_other_host(ike_sa));
 }
 
-METHOD(rmobike_switch_t, gone, void,
-	private_rmobike_switch_t *this, ike_sa_t *ike_sa)
+METHOD(rmobike_responder_t, gone, void,
+	private_rmobike_responder_t *this, ike_sa_t *ike_sa)
 {
 	char token[RMOBIKE_TOKEN_SIZE];
 	uint32_t id = ike_sa->get_unique_id(ike_sa);
@@ -765,8 +517,8 @@ METHOD(rmobike_switch_t, gone, void,
 	}
 }
 
-METHOD(rmobike_switch_t, destroy, void,
-	private_rmobike_switch_t *this)
+METHOD(rmobike_responder_t, destroy, void,
+	private_rmobike_responder_t *this)
 {
 	free(this);
 }
@@ -774,15 +526,13 @@ METHOD(rmobike_switch_t, destroy, void,
 /*
  * Described in header
  */
-rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
-							rmobike_peers_t *peers, rmobike_policy_t *policy,
-							rmobike_update_t *update)
+rmobike_responder_t *rmobike_responder_create(rmobike_control_t *control,
+							rmobike_peers_t *peers, rmobike_policy_t *policy)
 {
-	private_rmobike_switch_t *this;
+	private_rmobike_responder_t *this;
 
 	INIT(this,
 		.public = {
-			.request = _request,
 			.updated = _updated,
 			.rekeyed = _rekeyed,
 			.gone = _gone,
@@ -797,17 +547,13 @@ rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
 		.control = control,
 		.peers = peers,
 		.policy = policy,
-		.update = update,
 	);
 
 	control->add_event(control, "switch-acked");
 	control->add_event(control, "switch-done");
 	control->add_event(control, "switch-timeout");
 	control->add_event(control, "switch-superseded");
-	control->add_event(control, "switch-received");
-	control->add_event(control, "switch-refused");
 	control->add_command(control, "switch-address", switch_address, this);
-	control->add_command(control, "update-addresses", update_addresses, this);
 
 	return &this->public;
 }

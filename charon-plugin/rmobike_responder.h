@@ -13,36 +13,26 @@
  */
 
 /**
- * @defgroup rmobike_switch rmobike_switch
+ * @defgroup rmobike_responder rmobike_responder
  * @{ @ingroup rmobike
  */
 
-#ifndef RMOBIKE_SWITCH_H_
-#define RMOBIKE_SWITCH_H_
+#ifndef RMOBIKE_RESPONDER_H_
+#define RMOBIKE_RESPONDER_H_
 
 #include <sa/ike_sa.h>
 
 #include "rmobike_control.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
-#include "rmobike_update.h"
 
-typedef struct rmobike_switch_t rmobike_switch_t;
+typedef struct rmobike_responder_t rmobike_responder_t;
 
 /**
- * SWITCH_TO_IP_ADDRESS, sent as responder and received as initiator, with the
- * commands switch-address and update-addresses.
+ * Asks peers to switch, as original responder, with the command
+ * switch-address, and tells what became of it.
  */
-struct rmobike_switch_t {
-
-	/**
-	 * Handle a decrypted INFORMATIONAL request.
-	 *
-	 * @param ike_sa	IKE_SA it was received on, checked out
-	 * @param message	request
-	 */
-	void (*request)(rmobike_switch_t *this, ike_sa_t *ike_sa,
-					message_t *message);
+struct rmobike_responder_t {
 
 	/**
 	 * Handle an address change of an IKE_SA.
@@ -51,7 +41,7 @@ struct rmobike_switch_t {
 	 * @param local		new local address
 	 * @param remote	new remote address
 	 */
-	void (*updated)(rmobike_switch_t *this, ike_sa_t *ike_sa, host_t *local,
+	void (*updated)(rmobike_responder_t *this, ike_sa_t *ike_sa, host_t *local,
 					host_t *remote);
 
 	/**
@@ -60,24 +50,23 @@ struct rmobike_switch_t {
 	 *
 	 * @param ike_sa	new IKE_SA
 	 */
-	void (*rekeyed)(rmobike_switch_t *this, ike_sa_t *ike_sa);
+	void (*rekeyed)(rmobike_responder_t *this, ike_sa_t *ike_sa);
 
 	/**
 	 * Handle the end of an IKE_SA.
 	 */
-	void (*gone)(rmobike_switch_t *this, ike_sa_t *ike_sa);
+	void (*gone)(rmobike_responder_t *this, ike_sa_t *ike_sa);
 
 	/**
-	 * Destroy an rmobike_switch_t.
+	 * Destroy an rmobike_responder_t.
 	 */
-	void (*destroy)(rmobike_switch_t *this);
+	void (*destroy)(rmobike_responder_t *this);
 };
 
 /**
- * Create the instance that handles switches.
+ * Create the instance that asks peers to switch.
  */
-rmobike_switch_t *rmobike_switch_create(rmobike_control_t *control,
-							rmobike_peers_t *peers, rmobike_policy_t *policy,
-							rmobike_update_t *update);
+rmobike_responder_t *rmobike_responder_create(rmobike_control_t *control,
+							rmobike_peers_t *peers, rmobike_policy_t *policy);
 
-#endif /** RMOBIKE_SWITCH_H_ @}*/
+#endif /** RMOBIKE_RESPONDER_H_ @}*/
