@@ -47,11 +47,18 @@ def down(addresses: Collection[AddressSettings], net: NetState) -> tuple[IpAddre
 
 
 def judge(
-    charon: Status, *, in_step: bool, addresses: int, down: Collection[IpAddress], probe: bool | None
+    charon: Status,
+    *,
+    in_step: bool,
+    measured: bool,
+    addresses: int,
+    down: Collection[IpAddress],
+    probe: bool | None,
 ) -> Verdict:
     """Given what is known, return the node's health.
 
-    ``in_step``: whether the IKE_SAs are known. ``addresses``: how many can serve at best. ``probe``: whether what is
+    ``in_step``: whether the IKE_SAs are known. ``measured``: whether it is known what goes through them.
+    ``addresses``: how many can serve at best. ``probe``: whether what is
     behind the gateway answers; None: that is not probed.
     """
     if charon.state is LinkState.HUNG:
@@ -64,4 +71,7 @@ def judge(
         return Verdict(Health.UNKNOWN, "its IKE_SAs are not known yet")
     if probe is False:
         return Verdict(Health.IMPAIRED, "what is behind the gateway does not answer")
+    if not measured:
+        # It would look empty, and be filled up for the moment until it is.
+        return Verdict(Health.UNKNOWN, "what goes through its IKE_SAs was not measured yet")
     return Verdict(Health.HEALTHY)

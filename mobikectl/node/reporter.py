@@ -184,6 +184,7 @@ class Reporter:
         verdict = health.judge(
             self._beside.session.status,
             in_step=self._beside.tracker.in_step,
+            measured=self._traffic.measured,
             addresses=len(settings.addresses),
             down=down,
             probe=self._probe,

@@ -53,6 +53,8 @@ class Traffic:
         self._counters: dict[Hashable, tuple[Reading, float]] = {}
         self._known: dict[int, _Known] = {}
         self._at: float | None = None
+        self.measured = False
+        """Whether the counters were read twice: until then no rate is known."""
 
     def rate(self, uniqueid: int) -> Rate:
         """Given an IKE_SA, return its rate: 0 until it was measured twice."""
@@ -84,6 +86,7 @@ class Traffic:
                 sums[0] += reading.octets - before.octets
                 sums[1] += reading.packets - before.packets
         if seconds > 0:
+            self.measured = True
             self._known = {owner: self._then(owner, sums, seconds, at) for owner, sums in new.items()}
         else:
             self._known = {owner: self._known.get(owner, _Known()) for owner in new}

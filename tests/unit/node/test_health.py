@@ -46,13 +46,16 @@ def test_an_address_that_no_interface_has_is_down() -> None:
         ({"down": (ONE,)}, Health.HEALTHY, ""),
         ({"down": (ONE, OTHER)}, Health.DEAD, "no uplink"),
         ({"in_step": False}, Health.UNKNOWN, "not known yet"),
+        ({"measured": False}, Health.UNKNOWN, "not measured yet"),
+        ({"measured": False, "probe": False}, Health.IMPAIRED, "behind the gateway"),
         ({"probe": True}, Health.HEALTHY, ""),
         ({"probe": False}, Health.IMPAIRED, "behind the gateway"),
         ({"probe": False, "charon": LinkState.DOWN}, Health.DEAD, "is away"),
     ],
 )
 def test_health_is_the_worst_of_what_is_known(change: dict[str, Any], health: Health, why: str) -> None:
-    fields: dict[str, Any] = {"in_step": True, "addresses": 2, "down": (), "probe": None} | change
+    fields: dict[str, Any] = {"in_step": True, "measured": True, "addresses": 2, "down": (), "probe": None}
+    fields |= change
     status = Status(fields.pop("charon", LinkState.UP), 0.0, "it\nhangs")
     verdict = judge(status, **fields)
     assert verdict.health is health

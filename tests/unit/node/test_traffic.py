@@ -29,10 +29,17 @@ def traffic(*samples: tuple[float, Mapping[Any, Reading]], half_life_s: float = 
 def test_a_rate_needs_two_readings() -> None:
     one = traffic((10.0, {"c": Reading(1, 1000, 10)}))
     assert one.rate(1) == Rate()
+    assert not one.measured
     one.take({"c": Reading(1, 3000, 30)}, 12.0)
     assert one.rate(1).bytes_per_s == pytest.approx(1000)
     assert one.rate(1).packets_per_s == pytest.approx(10)
     assert one.rate(2) == Rate()
+    assert one.measured
+
+
+def test_a_node_without_any_ike_sa_is_measured_too() -> None:
+    assert traffic((1.0, {}), (2.0, {})).measured
+    assert not traffic((1.0, {}), (1.0, {})).measured
 
 
 def test_all_counters_of_an_ike_sa_are_added_up() -> None:
