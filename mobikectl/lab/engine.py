@@ -101,12 +101,8 @@ async def _in_lab(
             tell=tell,
         )
         try:
-            if result.sidecar:
-                if cluster is not None:
-                    await cluster.start()
-                await asyncio.gather(
-                    *(run.sidecar_start(n.name) for n in topology.nodes.values() if n.sidecar)
-                )
+            if cluster is None and result.sidecar:
+                await _start_sidecars(run)
             await run.ready(*topology.nodes)
             before = await _list_all(lab)
             threads = {
@@ -119,6 +115,10 @@ async def _in_lab(
             for one in fleets.values():
                 recording.enter_context(one)
             result.start = time.monotonic()
+            if cluster is not None and result.sidecar:
+                # A cluster has its traffic before its sidecars: what begins while they look is no load to balance.
+                await cluster.start()
+                await _start_sidecars(run)
             await run.traffic(BEFORE)
             try:
                 await scenario.steps()(run)
@@ -148,6 +148,11 @@ async def bring_up(lab: Lab) -> None:
         await asyncio.to_thread(vici.initiate, lab.vici_socket(tunnel.client), tunnel.name)
     for name in lab.topology.fleets:
         await fleet.bring_up(lab, name)
+
+
+async def _start_sidecars(run: Run) -> None:
+    nodes = run.lab.topology.nodes.values()
+    await asyncio.gather(*(run.sidecar_start(node.name) for node in nodes if node.sidecar))
 
 
 async def _list_all(lab: Lab) -> dict[str, list[tuple[str, dict[str, Any]]]]:
