@@ -260,4 +260,4 @@ def _finish(done: list[Redirected], target: IpAddress | str, *, as_json: bool) -
             f"{len(bad)} of {len(done)} IKE_SAs did not leave for {target}",
             hint="`mobikectl sas` shows which clients can be redirected; `mobikectl switch` knows other ways",
         )
-    console.print(f"all {len(done)} left; that they are at {target} is seen there", markup=False)
+    console.print(f"all {len(done)} left for {target}; what came of that is seen there", markup=False)
