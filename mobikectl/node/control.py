@@ -1,0 +1,113 @@
+"""What a node can do to one IKE_SA of its charon, and what is told of it: the seam between handovers and charon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from mobikectl.errors import MoveError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from mobikectl.model import IpAddress
+    from mobikectl.netlink.esp import Received
+    from mobikectl.netlink.xfrm import ReplayState
+    from mobikectl.wire.ha import Host
+    from mobikectl.wire.ha_chain import HaChain, IkeSpis
+
+
+class BusyError(MoveError):
+    """An exchange is under way, or a rekeying: it cannot be frozen at this moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSa:
+    """An IKE_SA as charon has it. Message IDs are those of the next requests, ours and the peer's."""
+
+    spis: IkeSpis
+    ike_id: int
+    serving: bool
+    """It is served: neither passive nor frozen."""
+    frozen: bool
+    """It was served here, and is not at the moment."""
+    busy: bool
+    """A request of ours waits for its answer, or a task is under way."""
+    mid_initiator: int
+    mid_responder: int
+    local: Host
+    remote: Host
+    children: tuple[tuple[int, int], ...]
+    """Inbound and outbound SPIs of the CHILD_SAs that are INSTALLED."""
+    steady: bool = True
+    """No CHILD_SA is in any other state."""
+
+    @property
+    def inbound(self) -> frozenset[int]:
+        """The inbound SPIs."""
+        return frozenset(spi for spi, _ in self.children)
+
+
+class SaControl(Protocol):
+    """The charon of this node. Every method may raise CharonError; all take a bounded time."""
+
+    async def look(self, spis: IkeSpis) -> HeldSa | None:
+        """Given an IKE_SA, return it as it is now; None: charon does not have it."""
+
+    async def freeze(self, spis: IkeSpis) -> HeldSa | None:
+        """Stop serving an IKE_SA; return it as it is then; None: charon does not have it. Raise BusyError."""
+
+    async def thaw(self, spis: IkeSpis) -> bool:
+        """Serve a frozen IKE_SA again (again: nothing happens). Return whether charon has it."""
+
+    async def activate(
+        self, held: HeldSa, *, address: IpAddress, mids: tuple[int, int] | None, roam: bool
+    ) -> None:
+        """Serve a passive IKE_SA at our ``address``, its next requests (ours, the peer's) having these message IDs.
+
+        ``roam``: tell the peer our address.
+        """
+
+    async def drop(self, spis: IkeSpis) -> bool:
+        """End an IKE_SA without a word to the peer. Return whether charon had it."""
+
+    async def announce(self, ike_id: int, *, peer_r: bool, own_r: bool) -> None:
+        """Know of an imported IKE_SA who announced SWITCH_TO_IP_ADDRESS."""
+
+    async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
+        """Ask the peer to use another node's ``address``; return when it has answered. Raise MoveError: it has not."""
+
+    async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
+        """Begin to rekey the CHILD_SAs with these inbound SPIs."""
+
+    async def connections(self) -> frozenset[str]:
+        """Return the names of the connections that charon knows."""
+
+
+class ChainKeeper(Protocol):
+    """The HA broker (`mobikectl.charon.ha_broker.HaBroker`)."""
+
+    async def wait_for(self, spis: IkeSpis, children: Collection[int], *, timeout: float) -> HaChain:
+        """Return an IKE_SA's chain. Raise NotFoundError."""
+
+    async def replay(self, chain: HaChain) -> None:
+        """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
+
+    def remove(self, spis: IkeSpis) -> None:
+        """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
+
+    def forget(self, spis: IkeSpis) -> None:
+        """Forget an IKE_SA."""
+
+
+class Sequences(Protocol):
+    """The kernel's ESP numbers (`mobikectl.netlink.esp.EspSequences`)."""
+
+    async def read(self, daddr: IpAddress, spi: int) -> ReplayState | None:
+        """Return an SA's numbers; None: the kernel has no such SA."""
+
+    async def start_after(self, daddr: IpAddress, spi: int, last: int) -> ReplayState:
+        """Have an outbound SA begin behind a number."""
+
+    async def mark_received(self, daddr: IpAddress, spi: int, received: Received) -> ReplayState:
+        """Have an inbound SA refuse what was received elsewhere."""

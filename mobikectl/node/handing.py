@@ -1,0 +1,360 @@
+"""The source's side of a handover: each state of `mobikectl.protocol.handover` carried out, with a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mobikectl.errors import (
+    CharonError,
+    DecodeError,
+    MobikectlError,
+    MoveError,
+    NetlinkError,
+    NotFoundError,
+    PrivilegeError,
+    TransferError,
+    TransferRefusedError,
+    TransferUnreachableError,
+)
+from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
+from mobikectl.node.control import BusyError
+from mobikectl.protocol.handover import Event, Handover, SourceState
+from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mobikectl.model import IpAddress
+    from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
+    from mobikectl.wire.ha_chain import IkeSpis
+    from mobikectl.wire.secret import SecretBytes
+
+Outcome = tuple[Event, str]
+_GOOD: Final[Outcome] = (Event.DONE, "")
+
+
+@dataclass(frozen=True, slots=True)
+class HandingTimes:
+    """Seconds."""
+
+    chain_s: float = 2.0
+    offer_s: float = 5.0
+    ask_s: float = 5.0
+    freeze_s: float = 2.0
+    """An exchange that is under way ends."""
+    start_s: float = 4.0
+    recall_s: float = 3.0
+    hold_s: float = 0.3
+    """Packets that the peer sent before it moved arrive."""
+    again_s: tuple[float, float] = (0.1, 2.0)
+    """Between two tries of what must be done: the first and the longest."""
+    sends_s: float = 2.0
+    """How long the source may go on to send ESP after its numbers were read."""
+
+
+class Transfer(Protocol):
+    """Asks other nodes (`mobikectl.transfer.client.TransferClient`)."""
+
+    async def call(
+        self, node: str, verb: str, payload: SecretBytes, *, token: int = 0, deadline: float
+    ) -> SecretBytes:
+        """Return the answer. Raise TransferError, NotFoundError, StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One IKE_SA to hand over. ``peer_r`` and ``own_r``: who announced SWITCH_TO_IP_ADDRESS."""
+
+    move: int
+    token: int
+    name: str
+    spis: IkeSpis
+    target: str
+    address: IpAddress
+    peer_r: bool = False
+    own_r: bool = False
+
+
+@dataclass(slots=True)
+class _Work:
+    order: Order
+    held: HeldSa | None = None
+    numbers: dict[int, tuple[float, int]] = field(default_factory=dict)
+    """By outbound SPI: when its number was read first, and the number."""
+    lasts: dict[int, int] = field(default_factory=dict)
+    """By outbound SPI: the last number that is ours."""
+    asked: bool = False
+    """The peer was asked to switch and will come by itself."""
+    stop: bool = False
+    tries: int = 0
+
+
+class Handing:
+    """Hands IKE_SAs of this node over.
+
+    ``is_out``: given a node, whether it is out of the cluster for good (and so serves nothing).
+    """
+
+    def __init__(
+        self,
+        control: SaControl,
+        broker: ChainKeeper,
+        sequences: Sequences | None,
+        transfer: Transfer,
+        *,
+        is_out: Callable[[str], Awaitable[bool]],
+        times: HandingTimes | None = None,
+        told: Callable[[Order, Handover], None] = lambda _order, _handover: None,
+    ) -> None:
+        self._control = control
+        self._broker = broker
+        self._sequences = sequences
+        self._transfer = transfer
+        self._is_out = is_out
+        self._times = times or HandingTimes()
+        self._told = told
+
+    async def hand_over(self, order: Order) -> Handover:
+        """Given an order, carry it out; return how it ended.
+
+        Cancelled, it first sees to it that one node serves the IKE_SA.
+        """
+        return await self._guarded(_Work(order), Handover())
+
+    async def settle(self, order: Order) -> Handover:
+        """Given an order that an earlier life of this node began, see to it that one node serves the IKE_SA."""
+        held = await self._control.look(order.spis)
+        work = _Work(order, held=held)
+        return await self._guarded(work, Handover.resumed(present=held is not None))
+
+    async def _guarded(self, work: _Work, handover: Handover) -> Handover:
+        running = asyncio.create_task(self._run(work, handover))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            work.stop = True
+            await asyncio.wait({running}, timeout=self._times.recall_s + self._times.start_s)
+            if not running.done():
+                running.cancel()
+            raise
+
+    async def _run(self, work: _Work, handover: Handover) -> Handover:
+        acts: dict[SourceState, Callable[[_Work], Awaitable[Outcome]]] = {
+            SourceState.OFFERING: self._offer,
+            SourceState.ASKING: self._ask,
+            SourceState.FREEZING: self._freeze,
+            SourceState.STARTING: self._start,
+            SourceState.HOLDING: self._hold,
+            SourceState.DROPPING: self._drop,
+            SourceState.RECALLING: self._recall,
+            SourceState.THAWING: self._thaw,
+        }
+        while not handover.ended:
+            before = handover
+            event, why = await acts[handover.state](work)
+            handover = handover.on(event, why)
+            if handover.state is before.state:
+                first, most = self._times.again_s
+                await asyncio.sleep(min(most, first * 2.0 ** min(work.tries, 20)))
+                work.tries += 1
+            else:
+                work.tries = 0
+            self._told(work.order, handover)
+        return handover
+
+    # --- there ----------------------------------------------------------------------------------
+
+    async def _offer(self, work: _Work) -> Outcome:
+        order = work.order
+        try:
+            held = await self._control.look(order.spis)
+            if held is None:
+                return Event.REFUSED, "it is not here any more"
+            if not held.serving or not held.steady:
+                return Event.REFUSED, "it or one of its CHILD_SAs is just changing"
+            chain = await self._broker.wait_for(order.spis, held.inbound, timeout=self._times.chain_s)
+            work.held = held
+            await self._first_numbers(work, held)
+        except MobikectlError as error:
+            return Event.REFUSED, str(error)
+        offer = Offer(
+            order.move,
+            order.name,
+            chain,
+            order.address,
+            held.local,
+            held.remote,
+            order.peer_r,
+            order.own_r,
+            held.children,
+        )
+        return await self._asked(work, OFFER, offer.to_secret(), self._times.offer_s, Stands.PASSIVE)
+
+    async def _start(self, work: _Work) -> Outcome:
+        order, held = work.order, work.held
+        if held is None:  # our charon lost it: the target's message IDs are as good as any
+            start = Start(order.move, order.spis, None, roam=True)
+        else:
+            try:
+                start = await self._with_numbers(work, held)
+            except (NetlinkError, PrivilegeError) as error:
+                return Event.REFUSED, str(error)
+        return await self._asked(work, START, start.to_secret(), self._times.start_s, Stands.SERVED)
+
+    async def _asked(
+        self, work: _Work, verb: str, payload: SecretBytes, deadline: float, wanted: Stands
+    ) -> Outcome:
+        order = work.order
+        if work.stop:
+            return Event.UNCLEAR, "this node stops"
+        try:
+            answer = await self._transfer.call(
+                order.target, verb, payload, token=order.token, deadline=deadline
+            )
+            standing = Standing.from_secret(answer)
+        except TransferUnreachableError as error:
+            return Event.UNCLEAR if error.maybe_done else Event.REFUSED, str(error)
+        except (TransferError, NotFoundError, DecodeError) as error:
+            refused = isinstance(error, TransferRefusedError | NotFoundError)
+            return Event.REFUSED if refused else Event.UNCLEAR, str(error)
+        except MobikectlError as error:
+            return Event.REFUSED, str(error)  # the store does not tell where the node is
+        if standing.stands is Stands.SERVED and wanted is Stands.SERVED:
+            return Event.SERVED, ""
+        if standing.stands is wanted:
+            return _GOOD
+        return Event.UNCLEAR, standing.note or f"{order.target} says: {standing.stands.value}"
+
+    async def _recall(self, work: _Work) -> Outcome:
+        order = work.order
+        try:
+            answer = await self._transfer.call(
+                order.target,
+                RECALL,
+                Recall(order.move, order.spis).to_secret(),
+                token=order.token,
+                deadline=self._times.recall_s,
+            )
+            stands = Standing.from_secret(answer).stands
+        except MobikectlError as error:
+            if await self._is_out(order.target):
+                return Event.DONE, f"{order.target} is out of the cluster"
+            return Event.UNCLEAR, str(error)
+        if stands is Stands.SERVED:
+            return Event.SERVED, ""
+        return (Event.DONE, "") if stands is Stands.NONE else (Event.UNCLEAR, f"it is {stands.value} there")
+
+    # --- here -----------------------------------------------------------------------------------
+
+    async def _ask(self, work: _Work) -> Outcome:
+        if work.stop:
+            return Event.UNCLEAR, "this node stops"
+        if work.held is None or not (work.order.peer_r and work.order.own_r):
+            return _GOOD
+        try:
+            await self._control.ask_to_switch(work.held.ike_id, work.order.address, timeout=self._times.ask_s)
+        except (CharonError, MoveError) as error:
+            return Event.REFUSED, str(error)
+        work.asked = True
+        return _GOOD
+
+    async def _freeze(self, work: _Work) -> Outcome:
+        deadline = time.monotonic() + self._times.freeze_s
+        before = work.held
+        while True:
+            try:
+                held = await self._control.freeze(work.order.spis)
+            except BusyError as error:
+                if work.stop or time.monotonic() > deadline:
+                    return Event.REFUSED, str(error)
+                await asyncio.sleep(0.01)
+                continue
+            except CharonError as error:
+                return Event.UNCLEAR, str(error)
+            break
+        if held is None:
+            return Event.ABSENT, "charon does not have it any more"
+        work.held = held
+        if before is not None and set(before.children) != set(held.children):
+            return Event.REFUSED, "a CHILD_SA was made or rekeyed meanwhile"
+        if before is not None and before.remote != held.remote:
+            return Event.REFUSED, "its client moved meanwhile"
+        return _GOOD
+
+    async def _hold(self, work: _Work) -> Outcome:
+        if work.held is None:
+            return _GOOD
+        await asyncio.sleep(self._times.hold_s)
+        exceeded = await self._exceeded(work, work.held)
+        if exceeded:
+            rekey = Start(work.order.move, work.order.spis, None, roam=False, rekey=exceeded)
+            await self._asked(work, START, rekey.to_secret(), self._times.start_s, Stands.SERVED)
+        return _GOOD
+
+    async def _exceeded(self, work: _Work, held: HeldSa) -> tuple[int, ...]:
+        """Return the CHILD_SAs (inbound SPIs) of which more was sent here than was reserved."""
+        found = []
+        for inbound, outbound in held.children:
+            try:
+                state = await self._sequences.read(held.remote.address, outbound) if self._sequences else None
+            except (NetlinkError, PrivilegeError):
+                continue
+            if state is not None and outbound in work.lasts and state.oseq > work.lasts[outbound]:
+                found.append(inbound)
+        return tuple(found)
+
+    async def _drop(self, work: _Work) -> Outcome:
+        try:
+            had = await self._control.drop(work.order.spis)
+        except CharonError as error:
+            return Event.UNCLEAR, str(error)
+        self._broker.forget(work.order.spis)
+        return (Event.DONE, "") if had else (Event.ABSENT, "")
+
+    async def _thaw(self, work: _Work) -> Outcome:
+        try:
+            had = await self._control.thaw(work.order.spis)
+        except CharonError as error:
+            return Event.UNCLEAR, str(error)
+        return (Event.DONE, "") if had else (Event.ABSENT, "charon does not have it any more")
+
+    # --- numbers --------------------------------------------------------------------------------
+
+    async def _first_numbers(self, work: _Work, held: HeldSa) -> None:
+        if self._sequences is None:
+            return
+        for _, spi in held.children:
+            state = await self._sequences.read(held.remote.address, spi)
+            if state is not None:
+                work.numbers[spi] = (time.monotonic(), state.oseq)
+
+    async def _with_numbers(self, work: _Work, held: HeldSa) -> Start:
+        numbers, received, rekey = [], [], []
+        for inbound, outbound in held.children:
+            state = await self._sequences.read(held.remote.address, outbound) if self._sequences else None
+            at, number = work.numbers.get(outbound, (0.0, 0))
+            rate = (state.oseq - number) / max(time.monotonic() - at, 1e-3) if state and at else 0.0
+            goes_on = continuity(
+                state, packets_per_s=max(rate, 0.0), still_sends_s=self._times.sends_s, window=DEFAULT_WINDOW
+            )
+            if isinstance(goes_on, Rekey):
+                rekey.append(inbound)
+                continue
+            numbers.append((outbound, goes_on.last))
+            work.lasts[outbound] = goes_on.last
+            inner = await self._sequences.read(held.local.address, inbound) if self._sequences else None
+            if inner is not None:
+                seen = Received.of(inner)
+                received.append((inbound, seen.highest, seen.seen, seen.window))
+        return Start(
+            work.order.move,
+            work.order.spis,
+            (held.mid_initiator, held.mid_responder),
+            roam=not work.asked,
+            numbers=tuple(numbers),
+            received=tuple(received),
+            rekey=tuple(rekey),
+        )

@@ -1,0 +1,285 @@
+"""The target's side of a handover: takes an IKE_SA over from another node, serves it when told to, gives it back.
+
+This side is the arbiter (`mobikectl.protocol.handover`): what it answers is what its charon has, looked up each time,
+so that it answers the same after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
+from mobikectl.netlink.esp import Received
+from mobikectl.protocol.handover import Ask, TargetState, asked
+from mobikectl.wire.handover import Standing, Stands
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from mobikectl.model import IpAddress
+    from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
+    from mobikectl.wire.ha_chain import IkeSpis
+    from mobikectl.wire.handover import Offer, Recall, Start
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IntakeTimes:
+    """Seconds."""
+
+    appear_s: float = 3.0
+    """charon has made the IKE_SA and its CHILD_SAs of the messages."""
+    answer_s: float = 2.0
+    """The client answers: some round trips, or a retransmission."""
+    expire_s: float = 60.0
+    """What is offered and neither started nor recalled is dropped."""
+    look_s: float = 0.01
+
+
+class Hosts(Protocol):
+    """What is done on this host for an IKE_SA that comes or goes."""
+
+    async def arrived(self, held: HeldSa, name: str) -> None:
+        """It is served here from now on."""
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What was offered. Lost at a restart: then only what charon has counts."""
+
+    offer: Offer
+    since: float
+    started: Start | None = None
+
+
+class Intake:
+    """Answers the three verbs. One IKE_SA is dealt with by one request at a time."""
+
+    def __init__(
+        self,
+        control: SaControl,
+        broker: ChainKeeper,
+        sequences: Sequences | None,
+        *,
+        is_ours: Callable[[IpAddress], bool],
+        hosts: Hosts | None = None,
+        times: IntakeTimes | None = None,
+    ) -> None:
+        self._control = control
+        self._broker = broker
+        self._sequences = sequences
+        self._is_ours = is_ours
+        self._hosts = hosts
+        self._times = times or IntakeTimes()
+        self._taken: dict[IkeSpis, _Taken] = {}
+        self._locks: dict[IkeSpis, asyncio.Lock] = {}
+
+    @property
+    def taken(self) -> frozenset[IkeSpis]:
+        """IKE_SAs that came from other nodes since the start and are not served yet."""
+        return frozenset(self._taken)
+
+    # --- the verbs ------------------------------------------------------------------------------
+
+    async def offer(self, offer: Offer) -> Standing:
+        """Take an IKE_SA over, passive. Raise MoveError when this node cannot, what charon raises otherwise."""
+        async with self._alone(offer.spis):
+            taken = self._taken.get(offer.spis)
+            stands = await self._stands(offer.spis)
+            if taken is not None and taken.offer == offer and stands is TargetState.PASSIVE:
+                return _standing(stands)
+            if asked(stands, Ask.OFFER) is None:
+                raise MoveError(
+                    f"{offer.name} ({offer.spis}) is here already",
+                    hint="it would exist twice: end it here first",
+                )
+            await self._require(offer)
+            self._taken[offer.spis] = _Taken(offer, time.monotonic())
+            try:
+                self._broker.forget(offer.spis)
+                await self._broker.replay(offer.chain.at(offer.local, offer.remote))
+                await self._appeared(offer)
+            except BaseException:
+                self._give_back(offer.spis)
+                raise
+            return _standing(TargetState.PASSIVE)
+
+    async def start(self, start: Start) -> Standing:
+        """Serve an IKE_SA that was offered, and tell whether its client answered.
+
+        Raise MoveError when it is not here, or cannot be served.
+        """
+        async with self._alone(start.spis):
+            taken = self._taken.get(start.spis)
+            held = await self._control.look(start.spis)
+            if held is None or held.frozen or (taken is None and not held.serving):
+                raise MoveError(f"{start.spis} was not offered to this node", hint="offer it again")
+            if start.mids is None:
+                start = replace(
+                    start, mids=(held.mid_initiator, held.mid_responder), rekey=tuple(held.inbound)
+                )
+            if not held.serving and taken is not None:
+                await self._activate(held, taken.offer, start)
+            answered = held if held.serving and taken is None else await self._heard(start)
+            if answered is None:
+                return Standing(Stands.STARTED, "its client did not answer")
+            await self._served(answered, taken, start)
+            return _standing(TargetState.SERVED)
+
+    async def recall(self, recall: Recall) -> Standing:
+        """Give an IKE_SA back, unless its client is here already. The answer says which."""
+        async with self._alone(recall.spis):
+            stands = await self._stands(recall.spis)
+            if asked(stands, Ask.RECALL) is TargetState.NONE:
+                if stands is not TargetState.NONE:
+                    await self._end(recall.spis)
+                self._forget(recall.spis)
+                return _standing(TargetState.NONE)
+            return _standing(stands)
+
+    async def expire(self) -> None:
+        """Drop what was offered long ago and neither started nor recalled, for ever."""
+        while True:
+            await asyncio.sleep(self._times.expire_s / 4)
+            for spis, taken in list(self._taken.items()):
+                if time.monotonic() - taken.since < self._times.expire_s:
+                    continue
+                async with self._alone(spis):
+                    try:
+                        if asked(await self._stands(spis), Ask.EXPIRED) is TargetState.NONE:
+                            await self._end(spis)
+                            log.info("%s was offered and never started: dropped", taken.offer.name)
+                        self._taken.pop(spis, None)
+                    except CharonError as error:
+                        log.info("%s cannot be dropped yet: %s", taken.offer.name, error)
+
+    # --- what is here ---------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _alone(self, spis: IkeSpis) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(spis, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock.locked() and spis not in self._taken:
+            self._locks.pop(spis, None)
+
+    async def _stands(self, spis: IkeSpis) -> TargetState:
+        held = await self._control.look(spis)
+        if held is None:
+            return TargetState.NONE
+        if held.frozen:
+            return TargetState.SERVED  # and on its way from here to somewhere else
+        if not held.serving:
+            return TargetState.PASSIVE
+        taken = self._taken.get(spis)
+        start = taken.started if taken is not None else None
+        # Without a start that is under way here, whoever talks is the client.
+        return TargetState.SERVED if start is None or _has_answered(held, start) else TargetState.STARTED
+
+    async def _require(self, offer: Offer) -> None:
+        if not self._is_ours(offer.address):
+            raise MoveError(
+                f"{offer.address} is no address of this node", hint="[cluster] addresses names those that are"
+            )
+        missing = offer.chain.connections - await self._control.connections()
+        if missing:
+            raise MoveError(
+                f"this node's charon has no connection {', '.join(sorted(missing))}",
+                hint="load the same connections on all nodes",
+            )
+
+    async def _appeared(self, offer: Offer) -> None:
+        deadline = time.monotonic() + self._times.appear_s
+        while True:
+            held = await self._control.look(offer.spis)
+            if held is not None and not held.serving and set(held.children) == set(offer.children):
+                return
+            if time.monotonic() > deadline:
+                what = "did not take it" if held is None else f"has {len(held.children)} of its CHILD_SAs"
+                raise MoveError(
+                    f"charon {what}: {offer.name} needs {len(offer.children)} CHILD_SAs",
+                    hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
+                )
+            await asyncio.sleep(self._times.look_s)
+
+    def _give_back(self, spis: IkeSpis) -> None:
+        self._taken.pop(spis, None)
+        try:
+            self._broker.remove(spis)
+        except CharonError as error:
+            log.info("%s: charon is away: %s", spis, error)
+
+    async def _end(self, spis: IkeSpis) -> None:
+        """Drop it and see that it is gone. Raise MoveError: it is not."""
+        self._broker.remove(spis)
+        deadline = time.monotonic() + self._times.appear_s
+        while await self._control.look(spis) is not None:
+            if time.monotonic() > deadline:
+                raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
+            await asyncio.sleep(self._times.look_s)
+
+    def _forget(self, spis: IkeSpis) -> None:
+        self._taken.pop(spis, None)
+        self._broker.forget(spis)
+
+    # --- serving --------------------------------------------------------------------------------
+
+    async def _activate(self, held: HeldSa, offer: Offer, start: Start) -> None:
+        await self._continue_numbers(held, start)
+        taken = self._taken[start.spis]
+        taken.started = start
+        await self._control.activate(held, address=offer.address, mids=start.mids, roam=start.roam)
+        await self._control.announce(held.ike_id, peer_r=offer.peer_r, own_r=offer.own_r)
+
+    async def _continue_numbers(self, held: HeldSa, start: Start) -> None:
+        """Set the ESP numbers. Raise MoveError when that fails: two nodes must not send with the same numbers."""
+        if self._sequences is None:
+            return
+        try:
+            for spi, last in start.numbers:
+                await self._sequences.start_after(held.remote.address, spi, last)
+            for spi, highest, seen, window in start.received:
+                await self._sequences.mark_received(held.local.address, spi, Received(highest, seen, window))
+        except (NetlinkError, NotFoundError) as error:
+            raise MoveError(
+                f"the ESP numbers cannot be continued: {error.message}", hint=error.hint
+            ) from error
+
+    async def _heard(self, start: Start) -> HeldSa | None:
+        deadline = time.monotonic() + self._times.answer_s
+        while True:
+            held = await self._control.look(start.spis)
+            if held is None:
+                raise MoveError(f"{start.spis} went away while it was started", hint="see charon's log")
+            if _has_answered(held, start):
+                return held
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(self._times.look_s)
+
+    async def _served(self, held: HeldSa, taken: _Taken | None, start: Start) -> None:
+        self._taken.pop(start.spis, None)
+        try:
+            if start.rekey:
+                await self._control.rekey_children(held.ike_id, start.rekey)
+            if self._hosts is not None and taken is not None:
+                await self._hosts.arrived(held, taken.offer.name)
+        except MobikectlError as error:
+            # Its client is here: nothing that fails now can undo that.
+            log.warning("%s is served here, but %s", start.spis, error)
+
+
+def _has_answered(held: HeldSa, start: Start) -> bool:
+    ours, theirs = start.mids or (held.mid_initiator, held.mid_responder)
+    answered = held.mid_initiator > ours and not held.busy
+    return held.serving and (answered or held.mid_responder > theirs)
+
+
+def _standing(state: TargetState) -> Standing:
+    return Standing(Stands(state.value))

@@ -1,0 +1,372 @@
+"""A handover, seen from both gateways: every step, every refusal, every death."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mobikectl.errors import DecodeError, MoveError
+from mobikectl.protocol.handover import SourceState as S
+from mobikectl.wire.ha import SecretBytes
+from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
+
+from .two_gateways import CLIENT, HERE, SPIS, THERE, World, chain, order, replay, within
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- it works ---------------------------------------------------------------------------------------
+
+
+async def test_the_target_serves_it_and_the_source_has_dropped_it_silently(world: World) -> None:
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.serving
+    assert world.here.sa is None
+    assert world.here.did == ["freeze", "drop"]
+    assert world.there.did == ["replay", "activate roaming", "announce False False"]
+
+
+async def test_message_ids_are_those_of_the_frozen_source(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    assert world.there.sa is not None
+    assert (world.there.sa.mid_initiator, world.there.sa.mid_responder) == (5, 9)
+
+
+async def test_a_peer_with_r_is_asked_first_and_then_comes_by_itself(world: World) -> None:
+    ended = await within(5, world.handing.hand_over(order(r=True)))
+    assert ended.state is S.HANDED_OVER
+    assert world.here.did == [f"switch {THERE.address}", "freeze", "drop"]
+    assert world.there.did == ["replay", "activate", "announce True True"]
+
+
+async def test_esp_numbers_go_on_behind_what_the_source_may_still_send(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    assert world.there.kernel[101].oseq >= 700 + 16
+    assert world.there.kernel[100].seq == 500
+    assert world.there.rekeyed == []
+
+
+async def test_a_busy_source_gets_more_numbers_reserved(world: World) -> None:
+    handing = world.handing
+    offering = world.intake.offer
+
+    async def busy(offer: Offer) -> Standing:
+        answer = await offering(offer)
+        await asyncio.sleep(0.05)
+        world.here.kernel[101] = replay(oseq=750)  # 50 packets in about 50 ms
+        return answer
+
+    world.intake.offer = busy  # type: ignore[method-assign]
+    await within(5, handing.hand_over(order()))
+    assert world.there.kernel[101].oseq > 750 + 1_000
+
+
+async def test_a_source_that_sent_more_than_was_reserved_has_the_child_rekeyed(world: World) -> None:
+    starting = world.intake.start
+
+    async def flood(start: Start) -> Standing:
+        answer = await starting(start)
+        world.here.kernel[101] = replay(oseq=1_000_000)
+        return answer
+
+    world.intake.start = flood  # type: ignore[method-assign]
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.rekeyed == [100]
+
+
+async def test_without_numbers_the_children_are_rekeyed_at_the_target(world: World) -> None:
+    world.here.userland = world.there.userland = True
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.rekeyed == [100]
+
+
+async def test_an_exchange_under_way_is_waited_for(world: World) -> None:
+    world.here.busy_times = 3
+    assert (await within(5, world.handing.hand_over(order()))).state is S.HANDED_OVER
+
+
+# --- it is refused or undone ------------------------------------------------------------------------
+
+
+async def kept(world: World) -> str:
+    ended = await within(5, world.handing.hand_over(order(r=True)))
+    assert ended.state is S.KEPT
+    assert world.here.serving
+    assert world.there.sa is None
+    return ended.why
+
+
+async def test_a_target_without_the_connection_refuses_and_nothing_happened_here(world: World) -> None:
+    world.there.knows = frozenset()
+    assert "no connection vpn" in await kept(world)
+    assert world.here.did == []
+
+
+async def test_a_target_without_the_address_refuses(world: World) -> None:
+    world.intake._is_ours = lambda _: False
+    assert "no address of this node" in await kept(world)
+
+
+async def test_a_target_that_has_it_already_refuses(world: World) -> None:
+    world.there.serve()
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert "here already" in ended.why
+    assert world.there.serving  # whatever that is: it is not touched
+
+
+async def test_a_charon_that_does_not_take_the_chain_is_a_refusal(world: World) -> None:
+    world.there.takes_chains = False
+    assert "did not take it" in await kept(world)
+
+
+async def test_an_unreachable_target_costs_nothing(world: World) -> None:
+    world.wire.troubles[OFFER] = ["unreachable"]
+    await kept(world)
+    assert world.wire.asked == [OFFER]
+
+
+async def test_a_peer_that_does_not_answer_the_request_to_switch_stays(world: World) -> None:
+    world.here.switch_fails = True
+    assert "does not answer" in await kept(world)
+    assert "freeze" not in world.here.did
+
+
+async def test_an_exchange_that_does_not_end_stops_it(world: World) -> None:
+    world.here.busy_times = 10_000
+    assert "exchange is under way" in await kept(world)
+
+
+async def test_a_client_that_does_not_answer_at_the_target_stays(world: World) -> None:
+    world.there.client_answers = False
+    assert "did not answer" in await kept(world)
+    assert world.here.did[-2:] == ["freeze", "thaw"]
+    assert world.there.did[-1] == "remove"
+
+
+async def test_a_child_that_is_made_meanwhile_stops_it(world: World) -> None:
+    offering = world.intake.offer
+
+    async def rekeying(offer: Offer) -> Standing:
+        answer = await offering(offer)
+        from dataclasses import replace
+
+        assert world.here.sa is not None
+        world.here.sa = replace(world.here.sa, children=((200, 201),))
+        return answer
+
+    world.intake.offer = rekeying  # type: ignore[method-assign]
+    assert "rekeyed meanwhile" in await kept(world)
+
+
+# --- answers are lost and processes die ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [OFFER, START])
+@pytest.mark.parametrize("trouble", ["request lost", "answer lost", "unreachable"])
+async def test_whatever_gets_lost_one_serves_it(world: World, verb: str, trouble: str) -> None:
+    world.wire.troubles[verb] = [trouble]
+    ended = await within(5, world.handing.hand_over(order()))
+    assert world.served == 1
+    assert (world.here.sa is None) != (world.there.sa is None)
+    # What was done all the same is found out by the recall.
+    done = verb == START and trouble == "answer lost"
+    assert ended.state is (S.HANDED_OVER if done else S.KEPT)
+
+
+async def test_a_recall_is_repeated_until_it_is_answered(world: World) -> None:
+    world.wire.troubles = {START: ["request lost"], RECALL: ["request lost", "answer lost", "unreachable"]}
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert world.served == 1
+    assert world.wire.asked.count(RECALL) == 4
+
+
+async def test_a_target_that_leaves_the_cluster_serves_nothing_so_that_the_source_goes_on(
+    world: World,
+) -> None:
+    world.wire.troubles = {START: ["request lost"], RECALL: ["unreachable"] * 1000}
+    world.wire.out = True
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert world.here.serving
+
+
+STEPS = ["asking", "freezing", "starting", "holding", "dropping", "recalling", "thawing"]
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("answers", [True, False])
+async def test_killed_at_any_step_the_source_settles_it_after_its_restart(
+    world: World, step: str, answers: bool
+) -> None:
+    world.there.client_answers = answers
+    handing = world.handing
+    reached = asyncio.Event()
+    handing._told = lambda _, handover: reached.set() if handover.state.value == step else None
+    running = asyncio.create_task(handing._run(_work(), _handover()))
+    done, _ = await asyncio.wait(
+        {running, asyncio.create_task(reached.wait())}, return_when=asyncio.FIRST_COMPLETED, timeout=5
+    )
+    assert done
+    running.cancel()  # as SIGKILL: nothing is done any more
+    await asyncio.gather(running, return_exceptions=True)
+    ended = await within(5, world.handing.settle(order()))
+    assert ended.state in {S.HANDED_OVER, S.KEPT}
+    assert world.served == 1
+    assert (world.here.sa is None) != (world.there.sa is None)
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_target_that_restarts_at_any_step_still_knows_whether_it_serves_it(
+    world: World, step: str
+) -> None:
+    handing = world.handing
+    handing._told = lambda _, handover: world.restart_target() if handover.state.value == step else None
+    await within(5, handing.hand_over(order()))
+    assert world.served == 1
+    assert (world.here.sa is None) != (world.there.sa is None)
+
+
+@pytest.mark.parametrize("step", ["asking", "freezing", "starting"])
+async def test_a_source_whose_charon_dies_has_it_served_by_the_target(world: World, step: str) -> None:
+    handing = world.handing
+
+    def die(_: object, handover: object) -> None:
+        if handover.state.value == step:  # type: ignore[attr-defined]
+            world.here.sa = None
+
+    handing._told = die
+    ended = await within(5, handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.serving
+
+
+@pytest.mark.parametrize("step", ["asking", "freezing", "starting"])
+async def test_a_target_whose_charon_dies_leaves_it_with_the_source(world: World, step: str) -> None:
+    handing = world.handing
+
+    def die(_: object, handover: object) -> None:
+        if handover.state.value == step:  # type: ignore[attr-defined]
+            world.there.sa = None
+
+    handing._told = die
+    ended = await within(5, handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert world.here.serving
+
+
+@pytest.mark.parametrize("step", ["asking", "freezing", "starting", "holding"])
+async def test_a_source_that_is_told_to_stop_leaves_no_doubt_behind(world: World, step: str) -> None:
+    handing = world.handing
+    reached = asyncio.Event()
+    handing._told = lambda _, handover: reached.set() if handover.state.value == step else None
+    running = asyncio.create_task(handing.hand_over(order()))
+    await within(5, reached.wait())
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert world.served == 1
+    assert (world.here.sa is None) != (world.there.sa is None)
+
+
+async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World) -> None:
+    await world.intake.offer(an_offer())
+    expiring = asyncio.create_task(world.intake.expire())
+    try:
+        async with asyncio.timeout(5):
+            while world.there.sa is not None:  # noqa: ASYNC110 - the world has no events
+                await asyncio.sleep(0.01)
+    finally:
+        expiring.cancel()
+    assert world.intake.taken == frozenset()
+
+
+async def test_what_is_served_is_never_dropped_for_its_age(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    expiring = asyncio.create_task(world.intake.expire())
+    await asyncio.sleep(0.5)
+    expiring.cancel()
+    assert world.there.serving
+
+
+async def test_what_is_on_its_way_to_a_third_node_is_not_given_back_to_the_first(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    await world.there.freeze(SPIS)
+    assert (await world.intake.recall(Recall(3, SPIS))).stands is Stands.SERVED
+    with pytest.raises(MoveError, match="not offered"):
+        await world.intake.start(Start(3, SPIS, (1, 1), roam=True))
+
+
+async def test_the_same_offer_again_is_answered_and_not_done_again(world: World) -> None:
+    await world.intake.offer(an_offer())
+    await world.intake.offer(an_offer())
+    assert world.there.did.count("replay") == 1
+
+
+# --- what they say ------------------------------------------------------------------------------------
+
+
+def an_offer() -> Offer:
+    return Offer(3, "gw1/client#1", chain(), THERE.address, HERE, CLIENT, True, False, ((100, 101),))
+
+
+SAID = [
+    an_offer(),
+    Start(
+        3, SPIS, (4, 9), roam=True, numbers=((101, 2**40),), received=((100, 5, 2**100, 128),), rekey=(1, 2)
+    ),
+    Start(3, SPIS, None, roam=False),
+    Recall(3, SPIS),
+    Standing(Stands.PASSIVE, "all well"),
+]
+
+
+@pytest.mark.parametrize("said", SAID, ids=lambda said: type(said).__name__)
+def test_what_is_said_is_understood(said: Offer | Start | Recall | Standing) -> None:
+    assert type(said).from_secret(said.to_secret()) == said
+
+
+@pytest.mark.parametrize("said", SAID, ids=lambda said: type(said).__name__)
+def test_what_is_cut_short_or_changed_is_a_decode_error_or_something_that_could_be_said(
+    said: Offer | Start | Recall | Standing,
+) -> None:
+    octets, told = said.to_secret().reveal(), []
+    for at in range(len(octets)):
+        for changed in (octets[:at], octets[:at] + bytes([octets[at] ^ 0x11]) + octets[at + 1 :]):
+            try:
+                type(said).from_secret(SecretBytes(changed))
+            except DecodeError as error:
+                told.append(str(error))
+    assert told
+    assert not any("ssssss" in text for text in told)
+
+
+def test_an_offer_whose_chain_is_of_other_children_is_refused() -> None:
+    bad = Offer(3, "x", chain({100, 102}), THERE.address, HERE, CLIENT, True, False, ((100, 101),))
+    with pytest.raises(DecodeError, match="CHILD_SAs"):
+        Offer.from_secret(bad.to_secret())
+
+
+def test_an_offer_shows_no_keys() -> None:
+    assert "ssss" not in repr(an_offer())
+    assert "ssss" not in repr(an_offer().to_secret())
+
+
+def _work():
+    from mobikectl.node.handing import _Work
+
+    return _Work(order())
+
+
+def _handover():
+    from mobikectl.protocol.handover import Handover
+
+    return Handover()
