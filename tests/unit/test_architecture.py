@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "sidecar": GROUND
     | {"wire", "protocol", "policy", "observe", "config", "switch", "control", "bridge", "node"}
     | ADAPTERS,
-    "node": GROUND | {"wire", "policy", "observe", "config", "switch"} | ADAPTERS,
+    "node": GROUND | {"wire", "protocol", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
     "lab": GROUND
     | {"wire", "protocol", "observe", "config", "netlink", "charon", "cluster", "control", "bridge"},
