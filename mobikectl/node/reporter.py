@@ -133,14 +133,17 @@ class Reporter:
     async def _measure_once(self) -> None:
         stats = await commands.stats(self._beside.session)
         userland = DRIVER in stats.plugins
+        asked = self._clock()
         if userland or self._beside.kernel is None:
-            readings = from_charon(await commands.list_sas(self._beside.session))
+            listed = await commands.list_sas(self._beside.session)
+            now = (asked + self._clock()) / 2
             self._catch_up()
+            readings = from_charon(listed)
         else:
             states = await self._beside.kernel.dump()
+            now = (asked + self._clock()) / 2
             self._catch_up()
             readings = from_kernel(states, self._beside.tracker.sas.values())
-        now = self._clock()
         self._traffic.take(readings, now)
         host = self._measured.host.then(
             read_times(), read_memory(), now, half_life_s=self._settings.half_life_s
