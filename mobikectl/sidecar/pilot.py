@@ -46,6 +46,8 @@ INDICATIONS = 64
 """Indirect indications that are remembered; the policy takes each up once."""
 TEND_S = 1.0
 """Steering routes are brought in step with a network that changes at most so often: seconds."""
+TEND_SHARE = 0.05
+"""And, where there are many, so that it takes at most this share of the time."""
 
 
 class Surroundings(Protocol):
@@ -234,6 +236,8 @@ class Pilot:
             self._events.record(Source.ACTION, "tend-failed", f"steering routes could not be tended: {error}")
             self._tended = None
             return self._tend_from
+        ended = time.monotonic()
+        self._tend_from = max(self._tend_from, ended + (ended - now) / TEND_SHARE)
         return None
 
     def _perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:

@@ -19,7 +19,7 @@ from mobikectl.model import Path
 from mobikectl.netlink.rules import STEERING_TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from mobikectl.model import IpAddress, NetState, Route, RouteAnswer
 
@@ -122,8 +122,8 @@ class Steering:
         self._steers.clear()
         return removed
 
-    async def refresh(self, remote: IpAddress, found: Iterable[Route]) -> None:
-        """Given a peer's address and the kernel's routes of ours, bring its steering route in step with the network.
+    async def refresh(self, remote: IpAddress, found: Collection[Steer]) -> None:
+        """Given a peer's address and what `installed` found, bring its steering route in step with the network.
 
         A next hop that changed is followed, as the kernel would; a way out that is gone is not held on to; a route
         that somebody removed is made again. Raise NetlinkError, PrivilegeError.
@@ -136,12 +136,13 @@ class Steering:
         except NoRouteError:
             await self.release(remote)
             return
-        if wanted not in [held for held in map(_steer_of, found) if held is not None]:
+        if wanted not in found:
             await self._install(wanted)
 
-    async def installed(self) -> Sequence[Route]:
-        """Return the routes of ours that the kernel has. Raise NetlinkError, PrivilegeError."""
-        return await self._routes.list_own()
+    async def installed(self) -> frozenset[Steer]:
+        """Return the steering routes that the kernel has. Raise NetlinkError, PrivilegeError."""
+        found = map(_steer_of, await self._routes.list_own())
+        return frozenset(steer for steer in found if steer is not None)
 
     def forget_lost(self) -> None:
         """Forget the steering routes that the kernel dropped with their link or their source address."""
