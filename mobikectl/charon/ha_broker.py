@@ -8,6 +8,7 @@ memory outlives it (`HaLog`, kept by a `Holder`). docs/moves.md says what protec
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -25,7 +26,7 @@ from mobikectl.errors import CharonUnreachableError, DecodeError, MoveError, Not
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, IkeId
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from mobikectl.charon.ha_holder import Holder
     from mobikectl.wire.ha_chain import HaChain, IkeSpis
@@ -39,6 +40,9 @@ _STATUS: Final = HaMessage.of(HaType.STATUS).to_bytes()
 _SPARE: Final = 1 << 20
 """The log is rewritten when it has this many octets more than three times what counts."""
 _SILENT_S: Final = 5.0
+_NOTE: Final = 0
+"""The first octet of a record that is a note; that of an HA message is its version."""
+MAX_NOTES: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,7 @@ class HaBroker:
         self._refused = 0
         self._recording = True
         self._compacted = 0
+        self._notes: dict[str, str] = {}
         self._replaying = asyncio.Lock()
         self._news = asyncio.Event()
         self._taken_over = self._restore()
@@ -106,8 +111,11 @@ class HaBroker:
         born = time.monotonic() - self._limits.restart_s - 1.0
         for record in self._log.records():
             try:
-                self._chains.feed(HaMessage.from_bytes(record), born)
-            except DecodeError as error:
+                if record[0] == _NOTE:
+                    self._take_note(record)
+                else:
+                    self._chains.feed(HaMessage.from_bytes(record), born)
+            except (DecodeError, ValueError) as error:
                 LOG.warning("a record of the HA broker before is not understood: %s", error)
         self._compact()
         return len(self._chains)
@@ -144,14 +152,14 @@ class HaBroker:
                 LOG.warning("an HA message of charon's is not understood: %s", error)
                 continue
             if self._chains.feed(message, now):
-                self._record(message)
+                self._record(message.to_bytes())
         self._news.set()
 
-    def _record(self, message: HaMessage) -> None:
+    def _record(self, octets: bytes) -> None:
         if not self._recording:
             return
         try:
-            self._log.append(message.to_bytes())
+            self._log.append(octets)
             if self._log.size > _SPARE + 3 * self._compacted:
                 self._compact()
         except LogFullError as error:
@@ -159,7 +167,8 @@ class HaBroker:
             LOG.error("the HA broker's memory is full: a restart will have charon rekey its SAs (%s)", error)  # noqa: TRY400 - no traceback with its locals
 
     def _compact(self) -> None:
-        self._log.rewrite(message.to_bytes() for message in self._chains.snapshot())
+        messages = (message.to_bytes() for message in self._chains.snapshot())
+        self._log.rewrite((*messages, *(_note(key, value) for key, value in self._notes.items())))
         self._compacted = self._log.size
 
     # --- questions ------------------------------------------------------------------------------
@@ -209,6 +218,31 @@ class HaBroker:
             except TimeoutError:
                 continue
 
+    # --- notes ----------------------------------------------------------------------------------
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What was noted, by its key. It outlives this process as the chains do; it is no place for keys."""
+        return self._notes
+
+    def note(self, key: str, value: str | None) -> None:
+        """Given a key and what to note under it (None: strike it out), note it. Raise MoveError: too many notes."""
+        if value is None:
+            if self._notes.pop(key, None) is None:
+                return
+        elif len(self._notes) >= MAX_NOTES and key not in self._notes:
+            raise MoveError("too many handovers are under way", hint="wait until some have ended")
+        else:
+            self._notes[key] = value
+        self._record(_note(key, value))
+
+    def _take_note(self, record: bytes) -> None:
+        key, value = json.loads(record[1:])
+        if value is None:
+            self._notes.pop(key, None)
+        else:
+            self._notes[key] = value
+
     # --- to charon ------------------------------------------------------------------------------
 
     async def replay(self, chain: HaChain) -> None:
@@ -229,7 +263,7 @@ class HaBroker:
                 for message, raw in zip(chain.messages, octets, strict=True):
                     self._port.send(raw)
                     self._chains.feed(message, time.monotonic())
-                    self._record(message)
+                    self._record(message.to_bytes())
                     await asyncio.sleep(0)
             except BaseException:
                 self.forget(chain.spis)
@@ -278,6 +312,10 @@ class HaBroker:
         """Let go of port and memory; the holder keeps both."""
         self._port.close()
         self._log.close()
+
+
+def _note(key: str, value: str | None) -> bytes:
+    return bytes([_NOTE]) + json.dumps([key, value]).encode()
 
 
 @asynccontextmanager

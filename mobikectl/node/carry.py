@@ -1,0 +1,181 @@
+"""Carries IKE_SAs over to other nodes, for the executor of this node's moves (`mobikectl.node.carrying.Carrier`)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mobikectl.cluster.records import FINAL, TRANSITIONS, MoveState
+from mobikectl.errors import MobikectlError
+from mobikectl.node.handing import Order
+from mobikectl.policy.cluster import Mechanism
+from mobikectl.protocol.handover import Handover, SourceState
+from mobikectl.wire.ha_chain import IkeSpis
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from mobikectl.cluster.records import MoveRecord
+    from mobikectl.model import IkeSa
+    from mobikectl.node.handing import Handing
+    from mobikectl.node.steps import Steps
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 8
+"""IKE_SAs of one move that are handed over at the same time."""
+_OUT: Final = "out/"
+
+
+class Notes(Protocol):
+    """What outlives this process (`mobikectl.charon.ha_broker.HaBroker`)."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """By key."""
+
+    def note(self, key: str, value: str | None) -> None:
+        """Note something, or strike it out. Raise MoveError."""
+
+
+class HandoverCarrier:
+    """Carries out and settles the moves of the journal that are handovers.
+
+    ``r_of``: given an IKE_SA, who announced SWITCH_TO_IP_ADDRESS: the peer, we. ``gone``: told the unique id of an
+    IKE_SA that was handed over, so that the model of the IKE_SAs is in step again.
+    """
+
+    def __init__(
+        self,
+        handing: Handing,
+        notes: Notes,
+        *,
+        r_of: Callable[[IkeSa], tuple[bool, bool]],
+        gone: Callable[[int], Awaitable[object]],
+    ) -> None:
+        self._handing = handing
+        self._notes = notes
+        self._r_of = r_of
+        self._gone = gone
+
+    async def carry(self, move: MoveRecord, sas: Sequence[IkeSa]) -> Steps:
+        """Given a requested move and its IKE_SAs, hand them over; return what happened, the last a final state."""
+        orders = [self._order(move, name, sa) for name, sa in zip(move.sas, sas, strict=True)]
+        try:
+            self._notes.note(_OUT + str(move.number), _written(orders))
+        except MobikectlError as error:
+            return ((MoveState.REFUSED, error.message),)
+        room = asyncio.Semaphore(AT_ONCE)
+
+        async def one(order: Order) -> Handover:
+            async with room:
+                return await self._handing.hand_over(order)
+
+        ended = await _each(one, orders)
+        await self._in_step(sas, ended)
+        self._notes.note(_OUT + str(move.number), None)
+        return told(move, ended)
+
+    async def settle(self, move: MoveRecord, sas: Sequence[IkeSa | None]) -> Steps:
+        """Given a move that a restart interrupted, see to it that one node serves each IKE_SA.
+
+        Return what happened, the last a final state.
+        """
+        written = self._notes.notes.get(_OUT + str(move.number))
+        if written is not None:
+            orders = _read(written)
+        else:
+            orders = [
+                self._order(move, name, sa) for name, sa in zip(move.sas, sas, strict=True) if sa is not None
+            ]
+        if not orders:
+            return (
+                (MoveState.TIMED_OUT, "nothing is known of it any more, here or in the HA broker's notes"),
+            )
+        ended = await _each(self._handing.settle, orders)
+        await self._in_step([sa for sa in sas if sa is not None], ended)
+        self._notes.note(_OUT + str(move.number), None)
+        return told(move, ended)
+
+    def _order(self, move: MoveRecord, name: str, sa: IkeSa) -> Order:
+        peer_r, own_r = self._r_of(sa)
+        return Order(
+            move.number,
+            move.token,
+            name,
+            IkeSpis(sa.initiator_spi, sa.responder_spi),
+            move.target,
+            move.target_address,
+            peer_r=peer_r and move.mechanism is Mechanism.NOTIFY,
+            own_r=own_r,
+        )
+
+    async def _in_step(self, sas: Sequence[IkeSa], ended: Sequence[Handover]) -> None:
+        if all(each.state is SourceState.KEPT and not each.seen for each in ended):
+            return
+        for sa in sas:
+            try:
+                await self._gone(sa.uniqueid)
+            except MobikectlError as error:
+                log.info("IKE_SA %d cannot be asked for: %s", sa.uniqueid, error)
+
+
+async def _each(work: Callable[[Order], Awaitable[Handover]], orders: Sequence[Order]) -> list[Handover]:
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(_one(work, order)) for order in orders]
+    return [task.result() for task in running]
+
+
+async def _one(work: Callable[[Order], Awaitable[Handover]], order: Order) -> Handover:
+    return await work(order)
+
+
+def told(move: MoveRecord, ended: Sequence[Handover]) -> Steps:
+    """Given a move and how its handovers ended, return the transitions of the journal. Pure."""
+    over = [each for each in ended if each.state is SourceState.HANDED_OVER]
+    why = next((each.why for each in ended if each.state is not SourceState.HANDED_OVER), "")
+    if len(over) == len(ended):
+        return _from(
+            move.state,
+            (MoveState.MOVED, f"its client answered at {move.target}"),
+            (MoveState.VERIFIED, f"{move.target} serves it; dropped here without a word to the client"),
+        )
+    if any(each.state is SourceState.LOST for each in ended):
+        return _from(move.state, (MoveState.TIMED_OUT, f"its charon lost it: {why}"))
+    if over:
+        return _from(move.state, (MoveState.TIMED_OUT, f"{len(over)} of {len(ended)} handed over: {why}"))
+    if all(not each.seen or each.seen == (SourceState.OFFERING,) for each in ended):
+        return _from(move.state, (MoveState.REFUSED, why))
+    return _from(
+        move.state, (MoveState.ROLLING_BACK, why), (MoveState.ROLLED_BACK, "it is served here again")
+    )
+
+
+def _from(state: MoveState, *steps: tuple[MoveState, str]) -> Steps:
+    """Given where the journal is, return those of the steps that can follow there, in order, up to a final one."""
+    taken: list[tuple[MoveState, str]] = []
+    for following, note in steps:
+        if following in TRANSITIONS[state]:
+            taken.append((following, note))
+            state = following
+    if state not in FINAL:
+        taken.append((MoveState.TIMED_OUT, steps[-1][1]))
+    return tuple(taken)
+
+
+def _written(orders: Sequence[Order]) -> str:
+    rows = [
+        [each.move, each.token, each.name, each.spis[0], each.spis[1], each.target, str(each.address)]
+        for each in orders
+    ]
+    return json.dumps(rows)
+
+
+def _read(text: str) -> list[Order]:
+    return [
+        Order(move, token, name, IkeSpis(initiator, responder), target, ip_address(address))
+        for move, token, name, initiator, responder, target, address in json.loads(text)
+    ]

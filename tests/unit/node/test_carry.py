@@ -1,0 +1,149 @@
+"""Moves of the journal that are handovers: what is recorded of them."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
+from mobikectl.errors import MoveError
+from mobikectl.model import IkeSa, IkeState, Path
+from mobikectl.node.carry import HandoverCarrier, told
+from mobikectl.policy.cluster import Mechanism, Reason
+from mobikectl.protocol.handover import Handover, SourceState
+
+from .two_gateways import SPIS, World, within
+
+M, S = MoveState, SourceState
+
+
+def move(*states: MoveState, mechanism: Mechanism = Mechanism.NOTIFY, sas: int = 1) -> MoveRecord:
+    return MoveRecord(
+        token=5,
+        sas=tuple(f"gw1/client#{number}" for number in range(sas)),
+        source="gw1",
+        target="gw2",
+        mechanism=mechanism,
+        reason=Reason.DRAIN,
+        source_address=ip_address("198.18.11.10"),
+        target_address=ip_address("198.18.12.10"),
+        steps=tuple(MoveStep(state, 1.0) for state in (M.PLANNED, M.REQUESTED, *states)),
+        number=3,
+    )
+
+
+SA = IkeSa(
+    1, "vpn", IkeState.ESTABLISHED, Path(ip_address("198.18.11.10"), ip_address("198.18.1.2")),
+    initiator_spi=SPIS.initiator, responder_spi=SPIS.responder, original_initiator=False,
+)  # fmt: skip
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+        self.full = False
+
+    def note(self, key: str, value: str | None) -> None:
+        if self.full:
+            raise MoveError("too many handovers are under way")
+        if value is None:
+            self.notes.pop(key, None)
+        else:
+            self.notes[key] = value
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+def carrier(world: World, notes: Notes, *, r: bool = True) -> HandoverCarrier:
+    asked: list[int] = []
+
+    async def gone(uniqueid: int) -> None:
+        asked.append(uniqueid)
+
+    found = HandoverCarrier(world.handing, notes, r_of=lambda _: (r, r), gone=gone)
+    found.asked = asked  # type: ignore[attr-defined]
+    return found
+
+
+async def test_a_handover_is_moved_and_verified_in_the_journal(world: World, notes: Notes) -> None:
+    carrying = carrier(world, notes)
+    steps = await within(5, carrying.carry(move(), [SA]))
+    assert [state for state, _ in steps] == [M.MOVED, M.VERIFIED]
+    assert world.there.serving
+    assert notes.notes == {}
+    assert carrying.asked == [1]  # type: ignore[attr-defined]
+
+
+async def test_a_move_by_the_address_list_does_not_ask_the_peer(world: World, notes: Notes) -> None:
+    await within(5, carrier(world, notes).carry(move(mechanism=Mechanism.IMPLICIT), [SA]))
+    assert world.here.did == ["freeze", "drop"]
+
+
+async def test_what_the_target_refuses_is_refused(world: World, notes: Notes) -> None:
+    world.there.knows = frozenset()
+    [(state, note)] = await within(5, carrier(world, notes).carry(move(), [SA]))
+    assert state is M.REFUSED
+    assert "no connection" in note
+
+
+async def test_what_is_undone_is_rolled_back(world: World, notes: Notes) -> None:
+    world.there.client_answers = False
+    steps = await within(5, carrier(world, notes).carry(move(), [SA]))
+    assert [state for state, _ in steps] == [M.ROLLING_BACK, M.ROLLED_BACK]
+    assert "did not answer" in steps[0][1]
+
+
+async def test_without_room_for_a_note_nothing_is_begun(world: World, notes: Notes) -> None:
+    notes.full = True
+    [(state, _)] = await within(5, carrier(world, notes).carry(move(), [SA]))
+    assert state is M.REFUSED
+    assert world.here.did == []
+
+
+async def test_after_a_restart_the_note_says_which_ike_sa_it_was(world: World, notes: Notes) -> None:
+    first = carrier(world, notes)
+    await within(5, first.carry(move(), [SA]))
+    notes.notes["out/3"] = f'[[3, 5, "gw1/client#0", {SPIS[0]}, {SPIS[1]}, "gw2", "198.18.12.10"]]'
+    steps = await within(5, carrier(world, notes).settle(move(), [None]))
+    assert [state for state, _ in steps] == [M.MOVED, M.VERIFIED]
+    assert notes.notes == {}
+
+
+async def test_after_a_restart_an_ike_sa_that_was_not_started_is_served_here_again(
+    world: World, notes: Notes
+) -> None:
+    await world.here.freeze(SPIS)
+    steps = await within(5, carrier(world, notes).settle(move(), [SA]))
+    assert [state for state, _ in steps] == [M.ROLLING_BACK, M.ROLLED_BACK]
+    assert world.here.serving
+
+
+async def test_a_move_that_nothing_is_known_of_timed_out(world: World, notes: Notes) -> None:
+    [(state, _)] = await within(5, carrier(world, notes).settle(move(), [None]))
+    assert state is M.TIMED_OUT
+
+
+@pytest.mark.parametrize("before", [(), (M.ACKNOWLEDGED,), (M.MOVED,), (M.ROLLING_BACK,)])
+@pytest.mark.parametrize("state", [S.HANDED_OVER, S.KEPT, S.LOST])
+@pytest.mark.parametrize("count", [1, 2])
+def test_every_end_can_be_recorded_wherever_the_journal_is(
+    before: tuple[MoveState, ...], state: SourceState, count: int
+) -> None:
+    found = move(*before)
+    for each in (
+        [Handover(state, "why", (S.OFFERING, S.ASKING))] * count,
+        [Handover(S.HANDED_OVER), Handover(state)],
+    ):
+        record = found
+        for following, note in told(found, each):
+            record = record.to(following, at=2.0, note=note)
+        assert record.done
