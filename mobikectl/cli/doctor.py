@@ -60,12 +60,20 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
     except CharonError as error:
         return None, [Finding(Level.PROBLEM, "charon", error.message, error.hint)]
     file = daemon.settings_file(_pid_of(path))
-    return known, [*daemon.version(known), *daemon.plugins(known), *_settings(known, file)]
+    return known, [*daemon.version(known), *daemon.plugins(known), *_settings(settings, known, file)]
 
 
-def _settings(known: Daemon, file: Path) -> Iterator[Finding]:
+def _settings(settings: Settings, known: Daemon, file: Path) -> Iterator[Finding]:
+    from mobikectl.doctor import cluster
+
+    node, named = settings.config.cluster, daemon.as_named(file)
     try:
-        yield from daemon.settings(charon_daemon.settings(file), known, daemon.as_named(file))
+        found = charon_daemon.settings(file)
+        of_charon = list(daemon.settings(found, known, named))
+        of_cluster = list(cluster.charon(node, found, known, named)) if node is not None else []
+        said = {finding.subject for finding in of_cluster}
+        yield from of_cluster
+        yield from (finding for finding in of_charon if finding.subject not in said)
     except ConfigError as error:
         yield Finding(Level.WARNING, "strongswan.conf", error.message, error.hint)
 
@@ -83,6 +91,11 @@ async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
         return [*found, Finding(Level.PROBLEM, "netlink", error.message, error.hint)]
     paths = settings.config.paths
     found += _transfer(settings)
+    if settings.config.cluster is not None:
+        from mobikectl.doctor import cluster
+
+        found += cluster.addresses(settings.config.cluster, net)
+        found += await cluster.store(settings.config.cluster, runs=sidecar_runs(settings))
     found += host.uplinks(net, paths)
     found += host.sysctls(net, paths, Path("/proc/sys"))
     found += host.leftovers(own, sidecar_runs(settings))
