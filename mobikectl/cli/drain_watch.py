@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 """How often the node's own numbers are looked at; moves come as they happen."""
+RESTING = 5.0
+"""A look that took so long is followed by a pause of at least so many times that: a large cluster is much to read."""
 AGREEING_LOOKS = 3
 """Looks in a row that must find nothing more to come: reports are a moment old."""
 AWAY_S = 30.0
@@ -147,10 +149,12 @@ class DrainWatch:
             following = tasks.create_task(self._follow(journal))
             try:
                 while True:
+                    began = asyncio.get_running_loop().time()
                     end = await self._look()
                     if end is not None:
                         return end
-                    await asyncio.sleep(LOOK_S)
+                    took = asyncio.get_running_loop().time() - began
+                    await asyncio.sleep(max(LOOK_S, RESTING * took))
             finally:
                 following.cancel()
 

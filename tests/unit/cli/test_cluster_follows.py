@@ -23,6 +23,7 @@ from .the_others import TheOthers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from mobikectl.cluster.records import MoveRecord
     from mobikectl.cluster.store import Store
@@ -136,6 +137,7 @@ async def test_ctrl_c_ends_the_waiting_and_says_that_the_drain_goes_on(
     assert code == 130
     assert "gw1 stays drained and goes on being emptied; only the waiting was ended" in out
     assert "still there" in out
+    assert "on its way to gw2 by redirect" in out
 
 
 async def test_somebody_else_who_ends_the_drain_ends_the_waiting(
@@ -262,18 +264,25 @@ async def test_a_drain_is_stuck_only_when_several_looks_agree(empty_cluster: ACl
 
 @pytest.mark.usefixtures("hurried")
 async def test_a_store_that_is_away_is_waited_for_and_told(empty_cluster: ACluster, store: Store) -> None:
+    (empty_cluster.path / "real.db").touch()
+    (empty_cluster.path / "a-folder").mkdir()  # cannot be opened
+    point_to(empty_cluster.path, "real.db")
     await a_drained_node(empty_cluster, store, 1)
     waiting = asyncio.create_task(wait_for(store, screen := Screen(), later))
     await screen.shows("they rest")
-    file = empty_cluster.path / "cluster.db"
-    aside = file.rename(empty_cluster.path / "aside.db")
-    file.mkdir()  # a store that cannot be opened
+    point_to(empty_cluster.path, "a-folder")
     await screen.shows("the store is not reachable")
-    file.rmdir()
-    aside.rename(file)
+    point_to(empty_cluster.path, "real.db")
     await empty_cluster.tell(store, "gw1", [])
     end, _ = await waiting
     assert end is End.EMPTY
+
+
+def point_to(path: Path, target: str) -> None:
+    """Make the store's file a link to a target, in one step."""
+    link = path / "new-link"
+    link.symlink_to(target)
+    link.replace(path / "cluster.db")
 
 
 async def later() -> Outlook:
