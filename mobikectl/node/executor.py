@@ -44,6 +44,7 @@ from mobikectl.node.outbox import Outbox
 from mobikectl.node.queue import Queue
 from mobikectl.node.wishes import WishList
 from mobikectl.observe.events import Source
+from mobikectl.policy.cluster import Mechanism
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -273,12 +274,10 @@ class ClusterExecutor:
 
     def _obstacle(self, move: MoveRecord, wishes: steps.Wishes) -> steps.Steps:
         sas = [self._sas.find(key) for key in move.sas]
-        remotes = {sa.path.remote for sa in sas if sa is not None}
-        behind = (
-            [self._sas.key_of(sa) for sa in self._sas.all() if sa.path.remote in remotes]
-            if _steers(move)
-            else ()
-        )
+        behind: list[str] = []
+        if move.mechanism is Mechanism.IMPLICIT:
+            remotes = {sa.path.remote for sa in sas if sa is not None}
+            behind = [self._sas.key_of(sa) for sa in self._sas.all() if sa.path.remote in remotes]
         return steps.obstacle(
             move,
             sas,

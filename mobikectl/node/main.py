@@ -119,6 +119,10 @@ class ClusterNode:
                 if self.settings.placement is not Placement.OFF:
                     tasks.create_task(self._placer.run(store), name="placement")
 
+    def redirected(self, peer: str) -> None:
+        """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""
+        self._memory.redirected(peer)
+
     # --- member and leader ----------------------------------------------------------------------
 
     def _is_member(self) -> bool:

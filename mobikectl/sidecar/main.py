@@ -48,6 +48,7 @@ from mobikectl.sidecar.switching import switch
 from mobikectl.sidecar.systemd import Notifier
 from mobikectl.sidecar.tunnel import EchoThroughTunnel
 from mobikectl.switch.executor import MoveExecutor
+from mobikectl.switch.moves import Mechanism
 from mobikectl.switch.redirects import Redirects
 from mobikectl.switch.steering import Steering
 
@@ -401,6 +402,8 @@ class Sidecar:
     async def _obey(self, sa: IkeSa, order: MoveOrder) -> Move:
         if self.config.role is not Role.GATEWAY and decides_about(sa):
             return await self._pilot.obey(sa, order)
+        if order.mechanism is Mechanism.REDIRECT and self._node is not None:
+            self._node.redirected(sa.remote_id)
         return await self._executor.move(order)
 
 
