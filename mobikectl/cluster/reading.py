@@ -69,6 +69,7 @@ class Observed:
     """Key of a part -> its revision, and when that was seen first."""
     moves: Mapping[int, SeenMove] = field(default_factory=dict)
     sas: ClusterSas | None = None
+    journal: Journal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ async def read_view(
     observed = observed or Observed()
     state = await store.state()
     sas = await store.sas(observed.sas)
-    journal = await store.journal()
+    journal = await store.journal(known=observed.journal)
     return put_together(
         state, sas, journal, policy, now=now, observed=observed, relieving=relieving, wary=wary
     )
@@ -169,7 +170,7 @@ def put_together(
         ),
         unreadable=(*state.broken, *sas.broken, *journal.broken),
         notes=tuple(builder.notes),
-        observed=Observed(True, reports, parts, moves, sas),
+        observed=Observed(True, reports, parts, moves, sas, journal),
     )
 
 

@@ -277,12 +277,20 @@ class Store:
         entry = await self._entry(self._move_key(number))
         return None if entry is None else Versioned(move_of(entry.key, entry.value), entry.revision)
 
-    async def journal(self, last: int | None = MAX_TAIL) -> Journal:
-        """Given how many, return the last moves; None: all that were not trimmed."""
+    async def journal(self, last: int | None = MAX_TAIL, known: Journal | None = None) -> Journal:
+        """Given how many, return the last moves; None: all that were not trimmed.
+
+        ``known``: what was read before; it spares decoding it again.
+        """
         prefix = self._key("journal", "moves", "")
+        before = {} if known is None else {self._move_key(move.value.number): move for move in known.moves}
         snapshot = await self._backend.read(prefix, last=None if last is None else min(last, MAX_TAIL))
         moves, broken = [], []
         for entry in snapshot.entries:
+            same = before.get(entry.key)
+            if same is not None and same.revision == entry.revision:
+                moves.append(same)
+                continue
             try:
                 moves.append(Versioned(move_of(entry.key, entry.value), entry.revision))
             except StoreValueError as error:

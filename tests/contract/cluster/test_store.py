@@ -255,6 +255,16 @@ async def test_moves_keep_the_order_of_their_plan_over_several_appends(store: St
     assert [move.value.sas for move in (await store.journal(2)).moves] == [("b1",), ("b2",)]
 
 
+async def test_what_is_known_of_the_journal_is_not_decoded_again(store: Store) -> None:
+    _, token = await lead(store)
+    moves = await store.append([a_move("a"), a_move("b")], token=token)
+    known = await store.journal()
+    await store.update(moves[1], moves[1].value.to(MoveState.CANCELLED, at=2.0))
+    again = await store.journal(known=known)
+    assert again.moves[0] is known.moves[0]
+    assert again.moves[1].value.state is MoveState.CANCELLED
+
+
 async def test_more_moves_than_one_commit_takes_are_refused_as_a_whole(store: Store) -> None:
     _, token = await lead(store)
     with pytest.raises(StoreValueError):
