@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from mobikectl.cluster.records import FINAL, TRANSITIONS, MoveState
 from mobikectl.errors import MobikectlError
@@ -16,10 +16,11 @@ from mobikectl.protocol.handover import Handover, SourceState
 from mobikectl.wire.ha_chain import IkeSpis
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from mobikectl.cluster.records import MoveRecord
     from mobikectl.model import IkeSa
+    from mobikectl.node.control import Notes
     from mobikectl.node.handing import Handing
     from mobikectl.node.steps import Steps
 
@@ -28,17 +29,6 @@ log = logging.getLogger(__name__)
 AT_ONCE: Final = 8
 """IKE_SAs of one move that are handed over at the same time."""
 _OUT: Final = "out/"
-
-
-class Notes(Protocol):
-    """What outlives this process (`mobikectl.charon.ha_broker.HaBroker`)."""
-
-    @property
-    def notes(self) -> Mapping[str, str]:
-        """By key."""
-
-    def note(self, key: str, value: str | None) -> None:
-        """Note something, or strike it out. Raise MoveError."""
 
 
 class HandoverCarrier:

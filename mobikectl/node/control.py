@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from mobikectl.errors import MoveError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from mobikectl.model import IpAddress
     from mobikectl.netlink.esp import Received
@@ -57,22 +57,29 @@ class SaControl(Protocol):
     async def freeze(self, spis: IkeSpis) -> HeldSa | None:
         """Stop serving an IKE_SA; return it as it is then; None: charon does not have it. Raise BusyError."""
 
+    async def passivate(self, spis: IkeSpis) -> bool:
+        """Have a frozen IKE_SA stay so whatever happens here. Return whether charon has it. Raise when it is served."""
+
     async def thaw(self, spis: IkeSpis) -> bool:
         """Serve a frozen IKE_SA again (again: nothing happens). Return whether charon has it."""
 
     async def activate(
-        self, held: HeldSa, *, address: IpAddress, mids: tuple[int, int] | None, roam: bool
+        self,
+        held: HeldSa,
+        *,
+        address: IpAddress,
+        mids: tuple[int, int] | None,
+        roam: bool,
+        peer_r: bool,
+        own_r: bool,
     ) -> None:
         """Serve a passive IKE_SA at our ``address``, its next requests (ours, the peer's) having these message IDs.
 
-        ``roam``: tell the peer our address.
+        ``roam``: tell the peer our address. ``peer_r``, ``own_r``: who announced SWITCH_TO_IP_ADDRESS. Raise MoveError.
         """
 
     async def drop(self, spis: IkeSpis) -> bool:
         """End an IKE_SA without a word to the peer. Return whether charon had it."""
-
-    async def announce(self, ike_id: int, *, peer_r: bool, own_r: bool) -> None:
-        """Know of an imported IKE_SA who announced SWITCH_TO_IP_ADDRESS."""
 
     async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
         """Ask the peer to use another node's ``address``; return when it has answered. Raise MoveError: it has not."""
@@ -111,3 +118,14 @@ class Sequences(Protocol):
 
     async def mark_received(self, daddr: IpAddress, spi: int, received: Received) -> ReplayState:
         """Have an inbound SA refuse what was received elsewhere."""
+
+
+class Notes(Protocol):
+    """What outlives this process (`mobikectl.charon.ha_broker.HaBroker`)."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """By key."""
+
+    def note(self, key: str, value: str | None) -> None:
+        """Note something, or strike it out. Raise MoveError."""

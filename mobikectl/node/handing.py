@@ -195,13 +195,14 @@ class Handing:
 
     async def _start(self, work: _Work) -> Outcome:
         order, held = work.order, work.held
-        if held is None:  # our charon lost it: the target's message IDs are as good as any
-            start = Start(order.move, order.spis, None, roam=True)
-        else:
-            try:
+        try:
+            # Up to here it is served again by itself should this process die; from here on only the target can say.
+            if held is None or not await self._control.passivate(order.spis):
+                start = Start(order.move, order.spis, None, roam=True)  # our charon lost it
+            else:
                 start = await self._with_numbers(work, held)
-            except (NetlinkError, PrivilegeError) as error:
-                return Event.REFUSED, str(error)
+        except (CharonError, NetlinkError, PrivilegeError) as error:
+            return Event.REFUSED, str(error)
         return await self._asked(work, START, start.to_secret(), self._times.start_s, Stands.SERVED)
 
     async def _asked(

@@ -11,7 +11,7 @@ import logging
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.netlink.esp import Received
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from mobikectl.model import IpAddress
-    from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
+    from mobikectl.node.control import ChainKeeper, HeldSa, Notes, SaControl, Sequences
     from mobikectl.wire.ha_chain import IkeSpis
     from mobikectl.wire.handover import Offer, Recall, Start
 
 log = logging.getLogger(__name__)
+
+_IN: Final = "in/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class IntakeTimes:
     """The client answers: some round trips, or a retransmission."""
     expire_s: float = 60.0
     """What is offered and neither started nor recalled is dropped."""
+    remember_s: float = 3600.0
+    """What was served here is known to have been, although charon does not have it any more."""
     look_s: float = 0.01
 
 
@@ -69,6 +73,7 @@ class Intake:
         *,
         is_ours: Callable[[IpAddress], bool],
         hosts: Hosts | None = None,
+        notes: Notes | None = None,
         times: IntakeTimes | None = None,
     ) -> None:
         self._control = control
@@ -76,6 +81,7 @@ class Intake:
         self._sequences = sequences
         self._is_ours = is_ours
         self._hosts = hosts
+        self._notes = notes
         self._times = times or IntakeTimes()
         self._taken: dict[IkeSpis, _Taken] = {}
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
@@ -91,7 +97,7 @@ class Intake:
         """Take an IKE_SA over, passive. Raise MoveError when this node cannot, what charon raises otherwise."""
         async with self._alone(offer.spis):
             taken = self._taken.get(offer.spis)
-            stands = await self._stands(offer.spis)
+            stands = _standing_of(await self._control.look(offer.spis), taken)
             if taken is not None and taken.offer == offer and stands is TargetState.PASSIVE:
                 return _standing(stands)
             if asked(stands, Ask.OFFER) is None:
@@ -101,6 +107,7 @@ class Intake:
                 )
             await self._require(offer)
             self._taken[offer.spis] = _Taken(offer, time.monotonic())
+            self._note(offer.spis, None)
             try:
                 self._broker.forget(offer.spis)
                 await self._broker.replay(offer.chain.at(offer.local, offer.remote))
@@ -147,6 +154,7 @@ class Intake:
         """Drop what was offered long ago and neither started nor recalled, for ever."""
         while True:
             await asyncio.sleep(self._times.expire_s / 4)
+            self._strike_out()
             for spis, taken in list(self._taken.items()):
                 if time.monotonic() - taken.since < self._times.expire_s:
                     continue
@@ -171,16 +179,20 @@ class Intake:
 
     async def _stands(self, spis: IkeSpis) -> TargetState:
         held = await self._control.look(spis)
-        if held is None:
-            return TargetState.NONE
-        if held.frozen:
-            return TargetState.SERVED  # and on its way from here to somewhere else
-        if not held.serving:
-            return TargetState.PASSIVE
-        taken = self._taken.get(spis)
-        start = taken.started if taken is not None else None
-        # Without a start that is under way here, whoever talks is the client.
-        return TargetState.SERVED if start is None or _has_answered(held, start) else TargetState.STARTED
+        if held is None and self._notes is not None and _key(spis) in self._notes.notes:
+            return TargetState.SERVED  # it was, and ended or was rekeyed since
+        return _standing_of(held, self._taken.get(spis))
+
+    def _note(self, spis: IkeSpis, value: str | None) -> None:
+        if self._notes is not None:
+            self._notes.note(_key(spis), value)
+
+    def _strike_out(self) -> None:
+        notes = self._notes.notes if self._notes is not None else {}
+        old = time.time() - self._times.remember_s
+        for key, value in list(notes.items()):
+            if self._notes is not None and key.startswith(_IN) and float(value) < old:
+                self._notes.note(key, None)
 
     async def _require(self, offer: Offer) -> None:
         if not self._is_ours(offer.address):
@@ -234,8 +246,14 @@ class Intake:
         await self._continue_numbers(held, start)
         taken = self._taken[start.spis]
         taken.started = start
-        await self._control.activate(held, address=offer.address, mids=start.mids, roam=start.roam)
-        await self._control.announce(held.ike_id, peer_r=offer.peer_r, own_r=offer.own_r)
+        await self._control.activate(
+            held,
+            address=offer.address,
+            mids=start.mids,
+            roam=start.roam,
+            peer_r=offer.peer_r,
+            own_r=offer.own_r,
+        )
 
     async def _continue_numbers(self, held: HeldSa, start: Start) -> None:
         """Set the ESP numbers. Raise MoveError when that fails: two nodes must not send with the same numbers."""
@@ -266,6 +284,7 @@ class Intake:
     async def _served(self, held: HeldSa, taken: _Taken | None, start: Start) -> None:
         self._taken.pop(start.spis, None)
         try:
+            self._note(start.spis, f"{time.time():.0f}")
             if start.rekey:
                 await self._control.rekey_children(held.ike_id, start.rekey)
             if self._hosts is not None and taken is not None:
@@ -273,6 +292,23 @@ class Intake:
         except MobikectlError as error:
             # Its client is here: nothing that fails now can undo that.
             log.warning("%s is served here, but %s", start.spis, error)
+
+
+def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
+    """Given what charon has of an IKE_SA and what is under way here, return what this node has of it."""
+    if held is None:
+        return TargetState.NONE
+    if held.frozen:
+        return TargetState.SERVED  # and on its way from here to somewhere else
+    if not held.serving:
+        return TargetState.PASSIVE
+    start = taken.started if taken is not None else None
+    # Without a start that is under way here, whoever talks is the client.
+    return TargetState.SERVED if start is None or _has_answered(held, start) else TargetState.STARTED
+
+
+def _key(spis: IkeSpis) -> str:
+    return f"{_IN}{spis.initiator:016x}{spis.responder:016x}"
 
 
 def _has_answered(held: HeldSa, start: Start) -> bool:

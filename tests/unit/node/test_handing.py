@@ -28,7 +28,7 @@ async def test_the_target_serves_it_and_the_source_has_dropped_it_silently(world
     assert world.there.serving
     assert world.here.sa is None
     assert world.here.did == ["freeze", "drop"]
-    assert world.there.did == ["replay", "activate roaming", "announce False False"]
+    assert world.there.did == ["replay", "activate roam=True peer_r=False own_r=False"]
 
 
 async def test_message_ids_are_those_of_the_frozen_source(world: World) -> None:
@@ -41,7 +41,7 @@ async def test_a_peer_with_r_is_asked_first_and_then_comes_by_itself(world: Worl
     ended = await within(5, world.handing.hand_over(order(r=True)))
     assert ended.state is S.HANDED_OVER
     assert world.here.did == [f"switch {THERE.address}", "freeze", "drop"]
-    assert world.there.did == ["replay", "activate", "announce True True"]
+    assert world.there.did == ["replay", "activate roam=False peer_r=True own_r=True"]
 
 
 async def test_esp_numbers_go_on_behind_what_the_source_may_still_send(world: World) -> None:

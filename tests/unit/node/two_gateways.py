@@ -97,6 +97,9 @@ class Gateway:
             self.sa = replace(self.sa, serving=False, frozen=True)
         return self.sa
 
+    async def passivate(self, spis: IkeSpis) -> bool:
+        return self.sa is not None
+
     async def thaw(self, spis: IkeSpis) -> bool:
         self._note("thaw")
         if self.sa is not None:
@@ -104,9 +107,16 @@ class Gateway:
         return self.sa is not None
 
     async def activate(
-        self, held: HeldSa, *, address: IpAddress, mids: tuple[int, int] | None, roam: bool
+        self,
+        held: HeldSa,
+        *,
+        address: IpAddress,
+        mids: tuple[int, int] | None,
+        roam: bool,
+        peer_r: bool,
+        own_r: bool,
     ) -> None:
-        self._note("activate roaming" if roam else "activate")
+        self._note(f"activate {roam=} {peer_r=} {own_r=}")
         assert mids is not None
         ours, theirs = mids
         if self.client_answers:
@@ -119,9 +129,6 @@ class Gateway:
         self._note("drop")
         had, self.sa = self.sa is not None, None
         return had
-
-    async def announce(self, ike_id: int, *, peer_r: bool, own_r: bool) -> None:
-        self._note(f"announce {peer_r} {own_r}")
 
     async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
         self._note(f"switch {address}")
