@@ -324,8 +324,9 @@ class ClusterExecutor:
         try:
             ended = await self._carrying.carry_out(record, left)
         except asyncio.CancelledError:
-            # This host's executor has put things back. A client that may be leaving is looked for by the next start.
-            if not steps.leaves(record) and not steps.carries(record):
+            # This host's executor has put its routes back. What a peer was asked for may still happen: the next start
+            # finds that out.
+            if record.mechanism is Mechanism.IMPLICIT and not steps.carries(record):
                 why = "this node's sidecar was stopped"
                 found = steps.rolled_back(self._carrying.places(record), why)
                 if found[-1][0] is MoveState.ROLLED_BACK:

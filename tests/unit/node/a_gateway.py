@@ -145,6 +145,7 @@ class Gateway:
         self.orders: list[MoveOrder] = []
         self.held: list[Path] = []
         self.changed = asyncio.Event()
+        self.asked: dict[int, asyncio.TimerHandle] = {}
         self.token = 0
 
     def add(self, number: int, does: str = "follow", *, remote: IpAddress | None = None) -> str:
@@ -208,8 +209,11 @@ class Gateway:
     async def settled(self, *, within: float = 5.0) -> None:
         """Wait until every move has ended."""
         async with asyncio.timeout(within):
-            while not all(move.value.done for move in (await self.store.journal()).moves):  # noqa: ASYNC110
+            while not await self._all_ended():  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
+
+    async def _all_ended(self) -> bool:
+        return not self.backend.away and all(move.value.done for move in (await self.store.journal()).moves)
 
     def ask(self, number: int, path: Path, *, away: bool) -> None:
         """The peer of an IKE_SA is asked: a moment later it does what it does, whoever lives then."""
@@ -220,7 +224,7 @@ class Gateway:
         elif does in {"follow", "break"}:
             together = [n for n, sa in self.sas.items() if sa.path.remote == self.sas[number].path.remote]
             for one in [number] if away else together:
-                loop.call_later(DELAY_S, self._follow, one, path, away)
+                self.asked[one] = loop.call_later(DELAY_S, self._follow, one, path, away)
 
     def _follow(self, number: int, path: Path, away: bool) -> None:
         sa = self.sas.get(number)
@@ -314,8 +318,11 @@ class Life:
         try:
             return await self._carry_out(move, sa, away)
         except asyncio.CancelledError:
-            if not self.dead.is_set() and not away and (now := world.sas.get(sa.uniqueid)):
-                world.put(sa.uniqueid, replace(now, path=sa.path))
+            if not self.dead.is_set() and order.mechanism is switch.Mechanism.ROUTE:
+                for one in [one for one in world.sas.values() if one.path.remote == sa.path.remote]:
+                    if (asked := world.asked.get(one.uniqueid)) is not None:
+                        asked.cancel()
+                    world.put(one.uniqueid, replace(one, path=sa.path))
             raise
 
     async def _carry_out(self, move: switch.Move, sa: IkeSa, away: bool) -> switch.Move:

@@ -33,6 +33,11 @@ async def live(gateway: Gateway, dies_after: int) -> None:
         life.dead.set()
 
 
+def outage(gateway: Gateway, begins: bool) -> None:
+    """The store goes away, or is back."""
+    gateway.backend.away = begins
+
+
 async def check_ends(gateway: Gateway) -> None:
     begun = Counter(order.cause.split(":")[0] for order in gateway.orders if "undone" not in order.cause)
     for move in (await gateway.store.journal()).moves:
@@ -59,9 +64,10 @@ async def check_ends(gateway: Gateway) -> None:
     redirect=st.booleans(),
     deaths=st.lists(st.integers(1, 40), max_size=4),
     lost=st.integers(0, 2),
+    outages=st.lists(st.integers(0, 100), max_size=2),
 )
 def test_wherever_it_is_killed_every_move_ends_truthfully_and_is_begun_once(
-    peers: list[str], group: list[str], redirect: bool, deaths: list[int], lost: int
+    peers: list[str], group: list[str], redirect: bool, deaths: list[int], lost: int, outages: list[int]
 ) -> None:
     async def play() -> None:
         gateway = Gateway()
@@ -73,10 +79,14 @@ def test_wherever_it_is_killed_every_move_ends_truthfully_and_is_begun_once(
         if together:
             await gateway.plan(Mechanism.IMPLICIT, together)
         gateway.backend.answers_lost = lost
+        for begins_ms in outages:
+            asyncio.get_running_loop().call_later(begins_ms / 1000, outage, gateway, True)
+            asyncio.get_running_loop().call_later(begins_ms / 1000 + 0.02, outage, gateway, False)
         for dies_after in deaths:
             await live(gateway, dies_after)
         async with Life(gateway).lived():
             await gateway.settled()
+        gateway.backend.away = False
         await check_ends(gateway)
 
     asyncio.run(play())

@@ -274,13 +274,25 @@ async def test_a_store_that_did_not_take_the_request_has_the_move_planned_still(
     assert len(gateway.orders) == 1
 
 
-async def test_a_stop_undoes_what_is_under_way_and_says_so() -> None:
+async def test_a_stop_undoes_what_a_route_steers_and_says_so() -> None:
     gateway = await a_gateway()
-    (number,) = await gateway.plan(Mechanism.NOTIFY, [gateway.add(1, "follow")])
+    (number,) = await gateway.plan(Mechanism.IMPLICIT, [gateway.add(1, "follow")])
     async with Life(gateway).lived():
         await until(lambda: bool(gateway.orders))
     assert (await gateway.record(number)).state is S.ROLLED_BACK
     assert gateway.sas[1].path.local == WAN1
+
+
+async def test_a_peer_that_was_asked_before_a_stop_may_follow_after_it_and_the_next_start_says_so() -> None:
+    gateway = await a_gateway()
+    (number,) = await gateway.plan(Mechanism.NOTIFY, [gateway.add(1, "follow")])
+    async with Life(gateway).lived():
+        await until(lambda: bool(gateway.orders))
+    assert (await gateway.record(number)).state is S.REQUESTED
+    async with Life(gateway).lived():
+        await gateway.settled()
+    assert (await gateway.record(number)).state is S.VERIFIED
+    assert len(gateway.orders) == 1
 
 
 @pytest.mark.parametrize(
