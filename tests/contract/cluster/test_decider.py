@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 60.0
 POLICY = BalanceSettings(interval_s=0.3, settle_s=0.5, stale_after_s=3.0)
-TTL_S = 2
+TTL_S = 10
+"""Long: a busy machine is not what is looked for."""
 
 
 @dataclass

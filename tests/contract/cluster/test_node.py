@@ -36,7 +36,7 @@ POLICY = BalanceSettings(high=0.2, low=0.1, interval_s=0.2, settle_s=1.0, stale_
 
 @pytest.fixture(params=["sqlite", "etcd"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> StoreSettings:
-    cluster, lease = prefix.split("/")[2], LeaseSettings(2)
+    cluster, lease = prefix.split("/")[2], LeaseSettings(10)
     if request.param == "sqlite":
         return StoreSettings(StoreKind.SQLITE, cluster, sqlite=SqliteSettings(tmp_path / "c.db"), lease=lease)
     server: EtcdServer = request.getfixturevalue("shared_etcd")
