@@ -64,6 +64,11 @@ struct private_rmobike_listener_t {
 	 * Adds notifies
 	 */
 	rmobike_rules_t *rules;
+
+	/**
+	 * Helps to move IKE_SAs to other nodes
+	 */
+	rmobike_move_t *move;
 };
 
 /**
@@ -251,9 +256,14 @@ METHOD(listener_t, ike_update, bool,
 METHOD(listener_t, ike_state_change, bool,
 	private_rmobike_listener_t *this, ike_sa_t *ike_sa, ike_sa_state_t state)
 {
+	if (state == IKE_ESTABLISHED)
+	{
+		this->move->served(this->move, ike_sa);
+	}
 	if (state == IKE_DESTROYING)
 	{
 		this->responder->gone(this->responder, ike_sa);
+		this->move->gone(this->move, ike_sa);
 	}
 	return TRUE;
 }
@@ -348,7 +358,8 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_peers_t *peers, rmobike_policy_t *policy,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
-							rmobike_watch_t *watch, rmobike_rules_t *rules)
+							rmobike_watch_t *watch, rmobike_rules_t *rules,
+							rmobike_move_t *move)
 {
 	private_rmobike_listener_t *this;
 
@@ -370,6 +381,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 		.initiator = initiator,
 		.watch = watch,
 		.rules = rules,
+		.move = move,
 	);
 
 	control->add_event(control, "capability");

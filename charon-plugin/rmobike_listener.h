@@ -24,6 +24,7 @@
 
 #include "rmobike_control.h"
 #include "rmobike_initiator.h"
+#include "rmobike_move.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
 #include "rmobike_responder.h"
@@ -56,6 +57,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_peers_t *peers, rmobike_policy_t *policy,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
-							rmobike_watch_t *watch, rmobike_rules_t *rules);
+							rmobike_watch_t *watch, rmobike_rules_t *rules,
+							rmobike_move_t *move);
 
 #endif /** RMOBIKE_LISTENER_H_ @}*/

@@ -20,6 +20,7 @@
 #include "rmobike_guard.h"
 #include "rmobike_initiator.h"
 #include "rmobike_listener.h"
+#include "rmobike_move.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
 #include "rmobike_redirect.h"
@@ -93,6 +94,11 @@ struct private_rmobike_plugin_t {
 	rmobike_rules_t *rules;
 
 	/**
+	 * Helps to move IKE_SAs to other nodes
+	 */
+	rmobike_move_t *move;
+
+	/**
 	 * Redirects clients
 	 */
 	rmobike_redirect_t *redirect;
@@ -135,6 +141,7 @@ static void clean_up(private_rmobike_plugin_t *this)
 	DESTROY_IF(this->control);
 	DESTROY_IF(this->listener);
 	DESTROY_IF(this->redirect);
+	DESTROY_IF(this->move);
 	DESTROY_IF(this->rules);
 	DESTROY_IF(this->watch);
 	DESTROY_IF(this->send);
@@ -170,10 +177,11 @@ static bool set_up(private_rmobike_plugin_t *this)
 	this->send = rmobike_send_create(this->control, this->peers);
 	this->watch = rmobike_watch_create(this->control);
 	this->rules = rmobike_rules_create(this->control, this->peers);
+	this->move = rmobike_move_create(this->control, this->peers);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
 	this->listener = rmobike_listener_create(this->control, this->peers,
 							this->policy, this->responder, this->initiator,
-							this->watch, this->rules);
+							this->watch, this->rules, this->move);
 	this->control->add_command(this->control, "status", status, this);
 	return TRUE;
 }

@@ -45,6 +45,11 @@ _HINTS = {
     "not-initiator": "use switch_address: only the initiator may update addresses",
     "not-established": "wait until it is up, or pick another IKE_SA",
     "already-there": "nothing to do",
+    "busy": "try again in a moment",
+    "not-active": "freeze it on the node that serves it",
+    "not-passive": "an IKE_SA that this node serves is frozen first",
+    "frozen": "thaw it, or drop it when another node serves it",
+    "children-differ": "import it anew: it was rekeyed meanwhile",
 }
 
 
@@ -212,7 +217,8 @@ class Rmobike:
         """Close the idle connections."""
         await self.session.aclose()
 
-    async def _request(self, command: str, args: Args | None = None) -> Message:
+    async def request(self, command: str, args: Args | None = None) -> Message:
+        """Send a command and return its answer. Raise PluginRefusedError and what `Session.request` raises."""
         try:
             return await self.session.request(command, args)
         except CharonRefusedError as error:
@@ -222,7 +228,7 @@ class Rmobike:
 
     async def status(self) -> PluginStatus:
         """Return what the plugin says of itself. Raise DecodeError when that cannot be understood."""
-        answer = await self._request("status")
+        answer = await self.request("status")
         return PluginStatus(
             version=word(answer, "version"),
             strongswan=word(answer, "strongswan"),
@@ -248,7 +254,7 @@ class Rmobike:
 
     async def set_peer(self, ike_id: int, *, peer_r: bool, own_r: bool) -> None:
         """Tell the plugin what the peer of an IKE_SA can do that was not established here but imported."""
-        await self._request("set-peer", {"ike-id": ike_id, "peer-r": peer_r, "own-r": own_r})
+        await self.request("set-peer", {"ike-id": ike_id, "peer-r": peer_r, "own-r": own_r})
 
     async def set_policy(self, policy: SwitchPolicy) -> None:
         """Replace what is announced (in IKE_SAs to come) and accepted."""
@@ -260,7 +266,7 @@ class Rmobike:
             "burst": policy.burst,
             "interval-ms": policy.interval_ms,
         }
-        await self._request("set-policy", args)
+        await self.request("set-policy", args)
 
     # --- moving IKE_SAs ---------------------------------------------------------------------------
 
@@ -281,7 +287,7 @@ class Rmobike:
             "timeout": timeout_s,
             "foreign": foreign,
         }
-        await self._request("switch-address", args)
+        await self.request("switch-address", args)
 
     async def update_addresses(
         self,
@@ -298,18 +304,18 @@ class Rmobike:
         """
         args: dict[str, object] = {"ike-id": ike_id, "token": token}
         args |= {key: value for key, value in (("local", local), ("remote", remote)) if value is not None}
-        await self._request("update-addresses", args)
+        await self.request("update-addresses", args)
 
     # --- any notify -------------------------------------------------------------------------------
 
     async def send_notify(self, ike_id: int, notifies: Sequence[Notify], *, token: str = "") -> None:
         """Send notifies in an INFORMATIONAL exchange. The end comes as NotifyAnswered or NotifyFailed."""
         items = [_item(notify) for notify in notifies]
-        await self._request("send-notify", {"ike-id": ike_id, "token": token, "notifies": items})
+        await self.request("send-notify", {"ike-id": ike_id, "token": token, "notifies": items})
 
     async def watch(self, types: Iterable[int]) -> None:
         """Report received notifies of these types, and no others, as NotifySeen."""
-        await self._request("watch", {"types": [str(number) for number in types]})
+        await self.request("watch", {"types": [str(number) for number in types]})
 
     async def add_rule(self, rule: NotifyRule) -> None:
         """Add a rule, or replace the one of the same name."""
@@ -322,15 +328,15 @@ class Rmobike:
         }
         optional = {"when": rule.when, "ike-id": rule.ike_id, "count": rule.count}
         args |= {key: value for key, value in optional.items() if value is not None}
-        await self._request("add-rule", args)
+        await self.request("add-rule", args)
 
     async def remove_rule(self, name: str) -> None:
         """Remove a rule."""
-        await self._request("remove-rule", {"name": name})
+        await self.request("remove-rule", {"name": name})
 
     async def rules(self) -> tuple[str, ...]:
         """Return the names of the rules in place."""
-        answer = await self._request("list-rules")
+        answer = await self.request("list-rules")
         rules = answer.get("rules", {})
         return tuple(rules) if isinstance(rules, dict) else ()
 
@@ -344,7 +350,7 @@ class Rmobike:
             "again": answer.again,
             "except": [str(item) for item in answer.except_for],
         }
-        await self._request("set-redirect", args)
+        await self.request("set-redirect", args)
 
     async def explain_redirect(
         self, exchange: RedirectExchange, address: IpAddress, identity: str | None = None
@@ -354,7 +360,7 @@ class Rmobike:
         That another gateway redirected it here is not considered.
         """
         args: dict[str, object] = {"exchange": exchange.value, "address": address}
-        answer = await self._request(
+        answer = await self.request(
             "explain-redirect", args if identity is None else {**args, "identity": identity}
         )
         try:
@@ -365,7 +371,7 @@ class Rmobike:
 
     async def clear_redirect(self, exchange: RedirectExchange) -> None:
         """Redirect new clients no longer."""
-        await self._request("clear-redirect", {"exchange": exchange.value})
+        await self.request("clear-redirect", {"exchange": exchange.value})
 
     # --- events -----------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.errors import DecodeError
 from mobikectl.model import Path
+from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.notify import Notify
 
 if TYPE_CHECKING:
@@ -163,6 +164,14 @@ class Redirected:
     gateway: str
 
 
+@dataclass(frozen=True, slots=True)
+class Thawed:
+    """Nobody took over a frozen IKE_SA in time: this node serves it again (docs/moves.md)."""
+
+    ike_id: int
+    spis: IkeSpis
+
+
 PluginEvent = (
     Capability
     | SwitchAcked
@@ -177,6 +186,7 @@ PluginEvent = (
     | NotifyAnswered
     | NotifyFailed
     | Redirected
+    | Thawed
 )
 
 
@@ -204,6 +214,15 @@ def flag(message: Message, key: str) -> bool:
     if value not in {"yes", "no"}:
         raise _malformed(key, "yes or no", value)
     return value == "yes"
+
+
+def spi(message: Message, key: str) -> int:
+    """Return a number of a message that is written in hexadecimal. Raise DecodeError when it is none."""
+    value = word(message, key)
+    try:
+        return int(value, 16)
+    except ValueError as error:
+        raise _malformed(key, "an SPI", value) from error
 
 
 def address(message: Message, key: str) -> IpAddress:
@@ -299,6 +318,7 @@ _DECODERS: dict[str, Callable[[Message], PluginEvent]] = {
     "notify-answered": _notify_answered,
     "notify-failed": lambda m: NotifyFailed(number(m, "ike-id"), word(m, "token")),
     "redirected": _redirected,
+    "thawed": lambda m: Thawed(number(m, "ike-id"), IkeSpis(spi(m, "spi-i"), spi(m, "spi-r"))),
 }
 
 EVENT_NAMES = tuple(_DECODERS)

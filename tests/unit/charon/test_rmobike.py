@@ -34,6 +34,7 @@ from mobikectl.charon.rmobike_events import (
     SwitchRefused,
     SwitchSuperseded,
     SwitchTimeout,
+    Thawed,
     UpdateDone,
     UpdateFailed,
     decode_event,
@@ -41,6 +42,7 @@ from mobikectl.charon.rmobike_events import (
 from mobikectl.charon.session import Event, EventGap
 from mobikectl.errors import CharonRefusedError, DecodeError
 from mobikectl.model import Path
+from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.notify import Notify
 
 OLD = ip_address("198.18.2.10")
@@ -294,6 +296,11 @@ EVENTS: list[tuple[str, dict[str, Any], PluginEvent]] = [
         "redirected",
         {**ID, "exchange": b"IKE_SA_INIT", "remote": b"198.18.1.2", "gateway": b"198.18.2.11"},
         Redirected(1, "IKE_SA_INIT", CLIENT, None, "198.18.2.11"),
+    ),
+    (
+        "thawed",
+        {**ID, "spi-i": b"00000000000000ff", "spi-r": b"0000000000000100"},
+        Thawed(1, IkeSpis(255, 256)),
     ),
 ]
 

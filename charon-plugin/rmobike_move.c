@@ -1,0 +1,790 @@
+/*
+ * Copyright (C) 2026 The mobikectl authors
+ *
+ * This program is free software; you can redistribute it and/or modify it
+ * under the terms of the GNU General Public License as published by the
+ * Free Software Foundation; either version 2 of the License, or (at your
+ * option) any later version.  See <http://www.fsf.org/copyleft/gpl.txt>.
+ *
+ * This program is distributed in the hope that it will be useful, but
+ * WITHOUT ANY WARRANTY; without even the implied warranty of MERCHANTABILITY
+ * or FITNESS FOR A PARTICULAR PURPOSE.  See the GNU General Public License
+ * for more details.
+ */
+
+#include "rmobike_move.h"
+
+#include <daemon.h>
+#include <threading/mutex.h>
+#include <collections/hashtable.h>
+#include <processing/jobs/callback_job.h>
+#include <processing/jobs/delete_ike_sa_job.h>
+#include <processing/jobs/rekey_child_sa_job.h>
+#include <processing/jobs/rekey_ike_sa_job.h>
+#include <sa/ikev2/tasks/ike_mobike.h>
+
+#include "rmobike_standing.h"
+#include "rmobike_task.h"
+
+/**
+ * How long an IKE_SA is frozen if nothing else is said, and the longest, in ms
+ */
+#define DEFAULT_TIMEOUT 5000
+#define MAX_TIMEOUT 600000
+
+typedef struct private_rmobike_move_t private_rmobike_move_t;
+
+/**
+ * Private data of an rmobike_move_t object.
+ */
+struct private_rmobike_move_t {
+
+	/**
+	 * Public interface
+	 */
+	rmobike_move_t public;
+
+	/**
+	 * Socket, for commands and events
+	 */
+	rmobike_control_t *control;
+
+	/**
+	 * Known peers
+	 */
+	rmobike_peers_t *peers;
+
+	/**
+	 * Frozen IKE_SAs by unique ID, uintptr_t => uintptr_t generation of the
+	 * freeze that has a deadline, NO_DEADLINE for one that has none
+	 */
+	hashtable_t *frozen;
+
+	/**
+	 * Last generation used
+	 */
+	uintptr_t generation;
+
+	/**
+	 * Leaf mutex for the above
+	 */
+	mutex_t *mutex;
+};
+
+/**
+ * Generation of a freeze that does not end by itself
+ */
+#define NO_DEADLINE 1
+
+/**
+ * A freeze that ends by itself
+ */
+typedef struct {
+	uint32_t id;
+	uintptr_t generation;
+} deadline_t;
+
+/**
+ * For jobs; there is only one
+ */
+static private_rmobike_move_t *instance;
+
+/**
+ * Key of a number
+ */
+static void *key(uint32_t number)
+{
+	return (void*)(uintptr_t)number;
+}
+
+/**
+ * Get the generation of the freeze of an IKE_SA, 0 if it is not frozen
+ */
+static uintptr_t freeze_of(private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	uintptr_t generation;
+
+	this->mutex->lock(this->mutex);
+	generation = (uintptr_t)this->frozen->get(this->frozen,
+									key(ike_sa->get_unique_id(ike_sa)));
+	this->mutex->unlock(this->mutex);
+	return generation;
+}
+
+/**
+ * Get the standing of a checked out IKE_SA
+ */
+static rmobike_standing_t standing_of(private_rmobike_move_t *this,
+									  ike_sa_t *ike_sa)
+{
+	switch (ike_sa->get_state(ike_sa))
+	{
+		case IKE_ESTABLISHED:
+		case IKE_REKEYING:
+			return STANDING_ACTIVE;
+		case IKE_PASSIVE:
+			return freeze_of(this, ike_sa) ? STANDING_FROZEN : STANDING_PASSIVE;
+		default:
+			return STANDING_OTHER;
+	}
+}
+
+/**
+ * Create the response that tells how a checked out IKE_SA stands
+ *
+ * @param change		what was done, NULL if it was only looked at
+ */
+static vici_message_t *tell(private_rmobike_move_t *this, ike_sa_t *ike_sa,
+							char *change)
+{
+	vici_builder_t *builder;
+
+	builder = this->control->builder(this->control);
+	rmobike_standing_describe(builder, ike_sa, standing_of(this, ike_sa));
+	if (freeze_of(this, ike_sa))
+	{
+		builder->add_kv(builder, "thaws", "%s",
+						freeze_of(this, ike_sa) == NO_DEADLINE ? "no" : "yes");
+	}
+	if (change)
+	{
+		builder->add_kv(builder, "changed", "%s", change);
+	}
+	return this->control->done(this->control, builder);
+}
+
+/**
+ * What a command does with the checked out IKE_SA that is named in its request.
+ *
+ * @param ike_sa		IKE_SA, set to NULL if it was destroyed
+ * @return				response
+ */
+typedef vici_message_t *(*command_t)(private_rmobike_move_t *this,
+									 ike_sa_t **ike_sa, vici_message_t *request);
+
+/**
+ * Carry out a command
+ */
+static vici_message_t *with_ike_sa(private_rmobike_move_t *this,
+								   vici_message_t *request, command_t command)
+{
+	vici_message_t *response;
+	ike_sa_t *ike_sa;
+	bool wrong;
+
+	ike_sa = rmobike_standing_checkout(request, &wrong);
+	if (wrong)
+	{
+		return this->control->refuse(this->control, "bad-request",
+					"ike-id has to be a number, or spi-i and spi-r 16 "
+					"hexadecimal digits each");
+	}
+	if (!ike_sa)
+	{
+		return this->control->refuse(this->control, "unknown-ike-sa",
+									 "there is no such IKE_SA here");
+	}
+	response = command(this, &ike_sa, request);
+	if (ike_sa)
+	{
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	return response;
+}
+
+/**
+ * Implements move-status
+ */
+static vici_message_t *do_status(private_rmobike_move_t *this,
+								 ike_sa_t **ike_sa, vici_message_t *request)
+{
+	return tell(this, *ike_sa, NULL);
+}
+
+/**
+ * Raise an event about the end of a freeze
+ */
+static void raise_thawed(private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	vici_builder_t *builder;
+
+	builder = this->control->builder(this->control);
+	rmobike_standing_describe(builder, ike_sa, STANDING_ACTIVE);
+	this->control->raise(this->control, "thawed", 0, builder);
+}
+
+/**
+ * Do what charon's timers would have done while the IKE_SA was frozen: their
+ * jobs do nothing to a passive IKE_SA and do not come again
+ */
+static void make_up(ike_sa_t *ike_sa)
+{
+	time_t now = time_monotonic(NULL), at;
+	ike_sa_id_t *id = ike_sa->get_id(ike_sa);
+	host_t *me = ike_sa->get_my_host(ike_sa);
+	enumerator_t *enumerator;
+	child_sa_t *child_sa;
+
+	at = ike_sa->get_statistic(ike_sa, STAT_REAUTH);
+	if (at && at <= now)
+	{
+		lib->processor->queue_job(lib->processor,
+								  (job_t*)rekey_ike_sa_job_create(id, TRUE));
+	}
+	at = ike_sa->get_statistic(ike_sa, STAT_REKEY);
+	if (at && at <= now)
+	{
+		lib->processor->queue_job(lib->processor,
+								  (job_t*)rekey_ike_sa_job_create(id, FALSE));
+	}
+	at = ike_sa->get_statistic(ike_sa, STAT_DELETE);
+	if (at && at <= now)
+	{
+		lib->processor->queue_job(lib->processor,
+								  (job_t*)delete_ike_sa_job_create(id, TRUE));
+	}
+	enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
+	while (enumerator->enumerate(enumerator, &child_sa))
+	{
+		at = child_sa->get_lifetime(child_sa, FALSE);
+		if (at && at <= now)
+		{
+			lib->processor->queue_job(lib->processor,
+				(job_t*)rekey_child_sa_job_create(
+									child_sa->get_protocol(child_sa),
+									child_sa->get_spi(child_sa, TRUE), me));
+		}
+	}
+	enumerator->destroy(enumerator);
+}
+
+/**
+ * Serve a frozen IKE_SA again
+ */
+static void serve_again(private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	this->mutex->lock(this->mutex);
+	this->frozen->remove(this->frozen, key(ike_sa->get_unique_id(ike_sa)));
+	this->mutex->unlock(this->mutex);
+
+	ike_sa->set_state(ike_sa, IKE_ESTABLISHED);
+	make_up(ike_sa);
+}
+
+/**
+ * Job that ends a freeze at its deadline
+ */
+static job_requeue_t expire(deadline_t *deadline)
+{
+	private_rmobike_move_t *this = instance;
+	ike_sa_t *ike_sa;
+
+	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager,
+													deadline->id);
+	if (ike_sa)
+	{
+		if (ike_sa->get_state(ike_sa) == IKE_PASSIVE &&
+			freeze_of(this, ike_sa) == deadline->generation)
+		{
+			DBG1(DBG_IKE, "nobody took over frozen IKE_SA %s[%u], serving it "
+				 "again", ike_sa->get_name(ike_sa), deadline->id);
+			serve_again(this, ike_sa);
+			raise_thawed(this, ike_sa);
+		}
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	return JOB_REQUEUE_NONE;
+}
+
+/**
+ * Note that an IKE_SA is frozen, until a deadline
+ *
+ * @param ms			0 for no deadline
+ */
+static void note_frozen(private_rmobike_move_t *this, uint32_t id, uint32_t ms)
+{
+	deadline_t *deadline;
+	uintptr_t generation = NO_DEADLINE;
+
+	this->mutex->lock(this->mutex);
+	if (ms)
+	{
+		generation = ++this->generation;
+	}
+	this->frozen->put(this->frozen, key(id), (void*)generation);
+	this->mutex->unlock(this->mutex);
+	if (ms)
+	{
+		INIT(deadline,
+			.id = id,
+			.generation = generation,
+		);
+		lib->scheduler->schedule_job_ms(lib->scheduler,
+			(job_t*)callback_job_create((void*)expire, deadline, free, NULL),
+			ms);
+	}
+}
+
+/**
+ * Check if the IKE_SA that an IKE_SA replaced still exists
+ */
+static bool is_settling(private_rmobike_move_t *this, uint32_t id)
+{
+	rmobike_peer_t *peer;
+	bool settling = FALSE;
+
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (peer)
+	{
+		settling = peer->refs > 1;
+		this->peers->unlock(this->peers);
+	}
+	return settling;
+}
+
+/**
+ * Implements freeze
+ */
+static vici_message_t *do_freeze(private_rmobike_move_t *this,
+								 ike_sa_t **ike_sa, vici_message_t *request)
+{
+	uint32_t id = (*ike_sa)->get_unique_id(*ike_sa), ms = DEFAULT_TIMEOUT;
+	rmobike_standing_t standing;
+	char *busy;
+
+	if (request->get_str(request, NULL, "timeout-ms") &&
+		!rmobike_parse_number(request->get_str(request, NULL, "timeout-ms"), 0,
+							  MAX_TIMEOUT, &ms))
+	{
+		return this->control->refuse(this->control, "bad-request",
+							"timeout-ms has to be 0 to %u", MAX_TIMEOUT);
+	}
+	standing = standing_of(this, *ike_sa);
+	if (standing == STANDING_PASSIVE || standing == STANDING_OTHER)
+	{
+		return this->control->refuse(this->control, "not-active",
+							"the IKE_SA is not served by this node");
+	}
+	if (standing == STANDING_FROZEN)
+	{
+		if (freeze_of(this, *ike_sa) != NO_DEADLINE)
+		{
+			note_frozen(this, id, ms);
+		}
+		return tell(this, *ike_sa, "no");
+	}
+	busy = rmobike_standing_busy(*ike_sa);
+	if (!busy && is_settling(this, id))
+	{
+		busy = "a rekeying of the IKE_SA is not over";
+	}
+	if (busy)
+	{
+		return this->control->refuse(this->control, "busy", "%s", busy);
+	}
+	DBG1(DBG_IKE, "freezing IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa), id);
+	note_frozen(this, id, ms);
+	(*ike_sa)->set_state(*ike_sa, IKE_PASSIVE);
+	return tell(this, *ike_sa, "yes");
+}
+
+/**
+ * Implements thaw
+ */
+static vici_message_t *do_thaw(private_rmobike_move_t *this,
+							   ike_sa_t **ike_sa, vici_message_t *request)
+{
+	switch (standing_of(this, *ike_sa))
+	{
+		case STANDING_ACTIVE:
+			return tell(this, *ike_sa, "no");
+		case STANDING_FROZEN:
+			DBG1(DBG_IKE, "thawing IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa),
+				 (*ike_sa)->get_unique_id(*ike_sa));
+			serve_again(this, *ike_sa);
+			return tell(this, *ike_sa, "yes");
+		default:
+			return this->control->refuse(this->control, "not-frozen",
+							"the IKE_SA was not served by this node before");
+	}
+}
+
+/**
+ * Implements passivate
+ */
+static vici_message_t *do_passivate(private_rmobike_move_t *this,
+									ike_sa_t **ike_sa, vici_message_t *request)
+{
+	bool lasting;
+
+	if (standing_of(this, *ike_sa) != STANDING_FROZEN)
+	{
+		return this->control->refuse(this->control, "not-frozen",
+							"the IKE_SA has to be frozen first");
+	}
+	lasting = freeze_of(this, *ike_sa) == NO_DEADLINE;
+	note_frozen(this, (*ike_sa)->get_unique_id(*ike_sa), 0);
+	return tell(this, *ike_sa, lasting ? "no" : "yes");
+}
+
+/**
+ * What an IKE_SA is to be activated with
+ */
+typedef struct {
+
+	/** message IDs of the next requests, ours and the peer's, and if given */
+	uint32_t initiator, responder;
+	bool mids;
+
+	/** our address, NULL to keep it */
+	host_t *address;
+
+	/** tell the peer our address */
+	bool announce;
+} activation_t;
+
+/**
+ * Parse an activation, return the response if it is refused
+ */
+static vici_message_t *parse_activation(private_rmobike_move_t *this,
+								vici_message_t *request, activation_t *act)
+{
+	char *initiator, *responder, *address;
+
+	initiator = request->get_str(request, NULL, "mid-initiator");
+	responder = request->get_str(request, NULL, "mid-responder");
+	act->mids = initiator || responder;
+	if (act->mids &&
+		(!rmobike_parse_number(initiator, 0, UINT32_MAX - 1, &act->initiator) ||
+		 !rmobike_parse_number(responder, 0, UINT32_MAX - 1, &act->responder)))
+	{
+		return this->control->refuse(this->control, "bad-request",
+					"mid-initiator and mid-responder have to be numbers, "
+					"either both or none given");
+	}
+	act->announce = request->get_bool(request, FALSE, "announce");
+	address = request->get_str(request, NULL, "address");
+	if (!address)
+	{
+		return NULL;
+	}
+	act->address = rmobike_parse_address(address);
+	if (!act->address)
+	{
+		return this->control->refuse(this->control, "bad-address",
+								"'%s' is not a unicast IP address", address);
+	}
+	if (!rmobike_is_local(act->address))
+	{
+		return this->control->refuse(this->control, "not-local",
+							"%H is not one of our addresses", act->address);
+	}
+	return NULL;
+}
+
+/**
+ * Check if an IKE_SA can be activated, return the response if not
+ */
+static vici_message_t *check_activation(private_rmobike_move_t *this,
+				ike_sa_t *ike_sa, vici_message_t *request, activation_t *act)
+{
+	host_t *other = ike_sa->get_other_host(ike_sa), *me;
+	char *busy;
+
+	switch (standing_of(this, ike_sa))
+	{
+		case STANDING_PASSIVE:
+			break;
+		case STANDING_FROZEN:
+			return this->control->refuse(this->control, "frozen",
+					"the IKE_SA was served by this node before: thaw it");
+		default:
+			return this->control->refuse(this->control, "not-passive",
+							"the IKE_SA is not a passive one");
+	}
+	busy = rmobike_standing_busy(ike_sa);
+	if (busy)
+	{
+		return this->control->refuse(this->control, "busy", "%s", busy);
+	}
+	if (!rmobike_standing_has_children(ike_sa, request))
+	{
+		return this->control->refuse(this->control, "children-differ",
+							"the CHILD_SAs are not those expected");
+	}
+	me = act->address ?: ike_sa->get_my_host(ike_sa);
+	if (me->get_family(me) != other->get_family(other))
+	{
+		return this->control->refuse(this->control, "bad-address",
+						"%H and %H are of different families", me, other);
+	}
+	if (!rmobike_is_local(me))
+	{
+		return this->control->refuse(this->control, "not-local",
+							"%H is not one of our addresses", me);
+	}
+	if (act->announce &&
+		ike_sa->has_condition(ike_sa, COND_ORIGINAL_INITIATOR))
+	{
+		return this->control->refuse(this->control, "not-responder",
+							"this side initiated the IKE_SA: use "
+							"update-addresses");
+	}
+	if (act->announce && !ike_sa->supports_extension(ike_sa, EXT_MOBIKE))
+	{
+		return this->control->refuse(this->control, "no-mobike",
+							"the peer does not support MOBIKE");
+	}
+	return NULL;
+}
+
+/**
+ * Know about the peer of an IKE_SA that was not established here
+ */
+static void know_peer(private_rmobike_move_t *this, ike_sa_t *ike_sa,
+					  vici_message_t *request)
+{
+	rmobike_peer_t *peer;
+
+	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), TRUE);
+	peer->peer_r = request->get_bool(request, peer->peer_r, "peer-r");
+	peer->own_r = request->get_bool(request, peer->own_r, "own-r");
+	this->peers->unlock(this->peers);
+}
+
+/**
+ * Tell others in charon, and clients of vici, that an IKE_SA is up
+ */
+static void raise_up(ike_sa_t *ike_sa)
+{
+	enumerator_t *enumerator;
+	child_sa_t *child_sa;
+
+	charon->bus->ike_updown(charon->bus, ike_sa, TRUE);
+	enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
+	while (enumerator->enumerate(enumerator, &child_sa))
+	{
+		charon->bus->child_updown(charon->bus, child_sa, TRUE);
+	}
+	enumerator->destroy(enumerator);
+}
+
+/**
+ * Use an address of ours.  In this order, as where ESP is in userland the
+ * CHILD_SAs have to be rekeyed for it, and the peer is to know the address
+ * before that.
+ */
+static void take_address(ike_sa_t *ike_sa, host_t *address, bool announce)
+{
+	ike_mobike_t *mobike;
+	host_t *me;
+
+	if (announce)
+	{
+		mobike = ike_mobike_create(ike_sa, TRUE);
+		mobike->addresses(mobike);
+		rmobike_task_queue(ike_sa, &mobike->task);
+	}
+	if (address)
+	{
+		me = ike_sa->get_my_host(ike_sa);
+		address->set_port(address, me->get_port(me));
+		ike_sa->update_hosts(ike_sa, address, NULL, UPDATE_HOSTS_FORCE_ALL);
+	}
+}
+
+/**
+ * Implements activate
+ */
+static vici_message_t *do_activate(private_rmobike_move_t *this,
+								   ike_sa_t **ike_sa, vici_message_t *request)
+{
+	vici_message_t *refusal;
+	activation_t act = {};
+
+	refusal = parse_activation(this, request, &act) ?:
+			  check_activation(this, *ike_sa, request, &act);
+	if (refusal)
+	{
+		DESTROY_IF(act.address);
+		return refusal;
+	}
+	DBG1(DBG_IKE, "activating IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa),
+		 (*ike_sa)->get_unique_id(*ike_sa));
+	if (act.mids)
+	{
+		(*ike_sa)->set_message_id(*ike_sa, TRUE, act.initiator);
+		(*ike_sa)->set_message_id(*ike_sa, FALSE, act.responder);
+	}
+	know_peer(this, *ike_sa, request);
+	(*ike_sa)->set_state(*ike_sa, IKE_ESTABLISHED);
+	take_address(*ike_sa, act.address, act.announce);
+	raise_up(*ike_sa);
+	DESTROY_IF(act.address);
+	return tell(this, *ike_sa, "yes");
+}
+
+/**
+ * Implements drop
+ */
+static vici_message_t *do_drop(private_rmobike_move_t *this,
+							   ike_sa_t **ike_sa, vici_message_t *request)
+{
+	vici_builder_t *builder;
+	bool up = FALSE;
+
+	switch (standing_of(this, *ike_sa))
+	{
+		case STANDING_FROZEN:
+			up = TRUE;
+			break;
+		case STANDING_PASSIVE:
+			break;
+		default:
+			return this->control->refuse(this->control, "not-passive",
+							"the IKE_SA is served by this node: freeze it");
+	}
+	builder = this->control->event(this->control,
+								   (*ike_sa)->get_unique_id(*ike_sa));
+	DBG1(DBG_IKE, "dropping IKE_SA %s[%u] without a word to the peer",
+		 (*ike_sa)->get_name(*ike_sa), (*ike_sa)->get_unique_id(*ike_sa));
+	if (up)
+	{	/* the ha plugin tells its peer nothing of passive IKE_SAs */
+		charon->bus->ike_updown(charon->bus, *ike_sa, FALSE);
+	}
+	charon->ike_sa_manager->checkin_and_destroy(charon->ike_sa_manager,
+												*ike_sa);
+	*ike_sa = NULL;
+	return this->control->done(this->control, builder);
+}
+
+CALLBACK(move_status, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_status);
+}
+
+CALLBACK(freeze, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_freeze);
+}
+
+CALLBACK(thaw, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_thaw);
+}
+
+CALLBACK(passivate, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_passivate);
+}
+
+CALLBACK(activate, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_activate);
+}
+
+CALLBACK(drop, vici_message_t*,
+	private_rmobike_move_t *this, char *name, u_int client,
+	vici_message_t *request)
+{
+	return with_ike_sa(this, request, do_drop);
+}
+
+/**
+ * Job that stops serving an IKE_SA that is frozen
+ */
+static job_requeue_t stop_serving(uint32_t *id)
+{
+	ike_sa_t *ike_sa;
+
+	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager,
+													*id);
+	if (ike_sa)
+	{
+		if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED &&
+			freeze_of(instance, ike_sa))
+		{
+			DBG1(DBG_IKE, "IKE_SA %s[%u] stays frozen, whoever activated it",
+				 ike_sa->get_name(ike_sa), *id);
+			ike_sa->set_state(ike_sa, IKE_PASSIVE);
+		}
+		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
+	}
+	return JOB_REQUEUE_NONE;
+}
+
+METHOD(rmobike_move_t, served, void,
+	private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	uint32_t *id;
+
+	if (freeze_of(this, ike_sa))
+	{
+		id = malloc_thing(uint32_t);
+		*id = ike_sa->get_unique_id(ike_sa);
+		lib->processor->queue_job(lib->processor,
+			(job_t*)callback_job_create_with_prio((void*)stop_serving, id, free,
+												  NULL, JOB_PRIO_CRITICAL));
+	}
+}
+
+METHOD(rmobike_move_t, gone, void,
+	private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	this->mutex->lock(this->mutex);
+	this->frozen->remove(this->frozen, key(ike_sa->get_unique_id(ike_sa)));
+	this->mutex->unlock(this->mutex);
+}
+
+METHOD(rmobike_move_t, destroy, void,
+	private_rmobike_move_t *this)
+{
+	instance = NULL;
+	this->frozen->destroy(this->frozen);
+	this->mutex->destroy(this->mutex);
+	free(this);
+}
+
+/*
+ * Described in header
+ */
+rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
+									rmobike_peers_t *peers)
+{
+	private_rmobike_move_t *this;
+
+	INIT(this,
+		.public = {
+			.served = _served,
+			.gone = _gone,
+			.destroy = _destroy,
+		},
+		.control = control,
+		.peers = peers,
+		.frozen = hashtable_create(hashtable_hash_ptr, hashtable_equals_ptr,
+								   8),
+		.generation = NO_DEADLINE,
+		.mutex = mutex_create(MUTEX_TYPE_DEFAULT),
+	);
+	instance = this;
+
+	control->add_event(control, "thawed");
+	control->add_command(control, "move-status", move_status, this);
+	control->add_command(control, "freeze", freeze, this);
+	control->add_command(control, "thaw", thaw, this);
+	control->add_command(control, "passivate", passivate, this);
+	control->add_command(control, "activate", activate, this);
+	control->add_command(control, "drop", drop, this);
+
+	return &this->public;
+}
