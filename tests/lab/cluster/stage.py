@@ -111,6 +111,14 @@ class Stage:
         """Return what each gateway tells of its IKE_SAs."""
         return (await self.store.sas()).by_node()
 
+    async def told(self, node: str, address: str) -> None:
+        """Wait until a gateway tells that all of its IKE_SAs are served at an address."""
+
+        async def all_there() -> bool:
+            return {str(row.address) for row in (await self.rows())[node]} == {address}
+
+        await until(all_there, what=f"{node} tells that all are at {address}")
+
     async def served(self, node: str) -> dict[str, tuple[str, str]]:
         """Return what a gateway's charon really has: client's identity -> (our address, its address)."""
         listed = await asyncio.to_thread(vici.list_sas, self.lab.vici_socket(node))

@@ -54,6 +54,7 @@ async def test_redirected_clients_are_seen_at_the_other_gateway_and_no_route_is_
     keys = await stage.keys(GW1)
     await stage.ended(await stage.plan(Mechanism.NOTIFY, keys, GW1, GW1, WAN2_OF_GW1))
     assert await stage.routes(GW1)
+    await stage.told(GW1, WAN2_OF_GW1)
     moves = await stage.ended(await stage.plan(Mechanism.REDIRECT, keys, GW1, GW2, WAN1_OF_GW2))
     assert [move.state for move in moves] == [S.VERIFIED] * len(keys), moves
     assert await stage.served(GW1) == {}
