@@ -39,6 +39,7 @@ from mobikectl.observe.plain import plain
 from mobikectl.policy.paths import decides_about
 from mobikectl.policy.state import Indication, IndicationKind
 from mobikectl.probe import probe
+from mobikectl.sidecar.arrivals import Arrivals
 from mobikectl.sidecar.bridging import Bridging
 from mobikectl.sidecar.pilot import Pilot
 from mobikectl.sidecar.plugin import describe_plugin, report_plugin
@@ -150,6 +151,14 @@ class Sidecar:
                 terminate=self._terminate,
                 events=self.events,
             )
+            self._arrivals = Arrivals(
+                [address.ip for address in config.cluster.addresses] if config.cluster else [],
+                self._choice,
+                self._executor,
+                sas=self.all_sas,
+                held=self._steering.steer_to,
+                events=self.events,
+            )
             if config.cluster is not None:
                 self._node = ClusterNode(
                     config.cluster,
@@ -175,6 +184,7 @@ class Sidecar:
             ("plugin", self._plugin.run(self._take_plugin)),
             ("settling", self._settle()),
             ("pilot", self._pilot.run()),
+            ("arrivals", self._arrivals.run()),
             ("watchdog", self._watchdog()),
             *([("bridge", self._bridging.run())] if self.config.bridge.enabled else []),
             *([("cluster", self._node.run())] if self._node is not None else []),
@@ -234,7 +244,10 @@ class Sidecar:
                 self._pilot.rekeyed(old, sa.uniqueid)
             case Retransmit() | PeerUnresponsive():
                 self._indicate(event)
-            case SaModelResynced() | SaUp() | SaEventsDropped():
+            case SaUp(sa=sa):
+                self._arrivals.arrived(sa)
+                self._unsettled.set()
+            case SaModelResynced() | SaEventsDropped():
                 self._unsettled.set()
         self._pilot.wake()
 
