@@ -106,6 +106,7 @@ class _Planner:
             return
         wanted = np.array([name in self.view.relieving for name in places.names])
         above = self.fill.relative > np.where(wanted, 1 + settings.low, 1 + settings.high) * even
+        above &= self.fill.relative * places.weight > settings.idle
         limit = places.limit * settings.relief / places.weight
         for source in self._fullest_first(above & places.live):
             floor = max(even, self._heaviest_level(source))

@@ -178,7 +178,8 @@ class Places:
         level = np.where(known, self._uplink_load / self._uplink_capacity, 0.0)
         room = np.where(known, self._uplink_capacity, 0.0).sum(axis=1)
         even = np.where(known, self._uplink_load, 0.0).sum(axis=1) / np.maximum(room, 1.0)
-        above = several[:, None] & known & (level > (even * (1 + settings.high))[:, None])
+        most = np.maximum(even * (1 + settings.high), settings.idle)
+        above = several[:, None] & known & (level > most[:, None])
         return [(int(i), int(j)) for i, j in np.argwhere(above)]
 
     def uplinks_of(self, node: int, fill: Fill, gone: Bools) -> Fill:

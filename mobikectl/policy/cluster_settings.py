@@ -23,6 +23,8 @@ class BalanceSettings:
     """...until it is only this much above. The gap is what keeps small changes from moving anything."""
     min_gain: float = 0.01
     """Where no move ends inside the band (few, heavy IKE_SAs): how much of the even level the peak must win."""
+    idle: float = 0.05
+    """Up to this utilisation a node, or an uplink, is not relieved for being fuller than the others."""
     relief: float = 0.95
     """An overloaded node is brought down to this share of its limit, and no target is filled above it."""
     cooldown_s: float = 60.0
@@ -60,6 +62,10 @@ class BalanceSettings:
             raise ConfigError(
                 f"relief {self.relief} must be in (0, 1] and min_gain {self.min_gain} above 0",
                 hint="the defaults are 0.95 and 0.01",
+            )
+        if not 0 <= self.idle < 1:
+            raise ConfigError(
+                f"idle {self.idle} must be in [0, 1)", hint="0.05 leaves nearly idle nodes alone"
             )
         if not 0 <= self.redirects < MAX_REDIRECTS:
             raise ConfigError(

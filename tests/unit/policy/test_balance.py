@@ -428,3 +428,21 @@ def test_an_address_that_is_served_at_both_uplinks_is_not_steered_from_one_to_th
     decided = plan(view([node(1, addresses=two_uplinks(usable=False))], rows), settings(), NOW)
     assert decided.moves == ()
     assert any("29 IKE_SAs stay" in note for note in decided.notes)
+
+
+def test_nearly_idle_nodes_are_left_alone_however_uneven_they_are() -> None:
+    nodes = [node(1), node(2)]
+    nearly_idle = view(nodes, sas("g1", [1.0] * 20))
+    assert not plan(nearly_idle, settings(), NOW).moves
+    assert plan(nearly_idle, settings(idle=0.0), NOW).moves
+    assert plan(view(nodes, sas("g1", [4.0] * 20)), settings(), NOW).moves
+    with pytest.raises(ConfigError):
+        settings(idle=1.0)
+
+
+def test_nearly_idle_uplinks_are_left_alone_however_uneven_they_are() -> None:
+    uplinks = tuple(ServingAddress(ip_address(f"198.18.0.{n}"), bytes_per_s=1000.0) for n in (1, 2))
+    one = [node(1, addresses=uplinks)]
+    assert not plan(view(one, sas("g1", [1.0] * 20)), settings(), NOW).moves
+    assert plan(view(one, sas("g1", [1.0] * 20)), settings(idle=0.0), NOW).moves
+    assert plan(view(one, sas("g1", [4.0] * 20)), settings(), NOW).moves
