@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mobikectl.lab.topology import Topology
+    from mobikectl.model import IpAddress
 
 COMMAND_DEADLINE = 20.0
 CHARON_DEADLINE = 30.0
@@ -81,8 +82,8 @@ class Lab:
             # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
             os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
         await asyncio.gather(*(self._ready(name) for name in self.topology.charons))
-        ways = {(t.client, str(t.remote[0])) for t in self.topology.tunnels}
-        await asyncio.gather(*(self._reach(client, remote) for client, remote in ways))
+        ways = {(t.client, str(t.remote[0])): t.local for t in self.topology.tunnels}
+        await asyncio.gather(*(self._reach(*way, local) for way, local in ways.items()))
 
     def _charon_command(self, name: str) -> list[str]:
         if not self.topology.nodes[name].plugin:
@@ -90,12 +91,14 @@ class Lab:
         # Its mount points are made in the node's own /run, which goes with the lab.
         return ["env", "TMPDIR=/run", str(WITH_PLUGIN), str(require_plugin()), str(CHARON)]
 
-    async def _reach(self, node: str, remote: str) -> None:
+    async def _reach(self, node: str, remote: str, local: IpAddress | None) -> None:
         """Wait until the way to an address works: neighbour discovery may hold the first packets of charon back.
 
         Held back and let go together, retransmitted IKE_SA_INIT requests would make as many half-open IKE_SAs.
         """
-        await self.run_in(node, "ping", "-n", "-q", "-c", "1", "-i", "0.2", "-w", str(REACH_DEADLINE), remote)
+        source = ("-I", str(local)) if local else ()
+        patience = ("-c", "1", "-i", "0.2", "-w", str(REACH_DEADLINE))
+        await self.run_in(node, "ping", "-n", "-q", *patience, *source, remote)
 
     async def _setup_node(self, name: str) -> None:
         node = self.topology.nodes[name]

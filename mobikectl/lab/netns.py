@@ -49,7 +49,8 @@ def _node_lines(topology: Topology, node: Node) -> Iterator[str]:
             yield f"link set {end.dev} up"
     for route in node.routes:
         metric = f" metric {route.metric}" if route.metric else ""
-        yield f"route add {route.dst} via {route.via} dev {route.dev}{metric}"
+        via = f" via {route.via}" if route.via else ""
+        yield f"route add {route.dst}{via} dev {route.dev}{metric}"
 
 
 def sysctls(node: Node) -> dict[str, str]:

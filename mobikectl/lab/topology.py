@@ -65,7 +65,8 @@ class StaticRoute:
     """A route that a node has from the start."""
 
     dst: IpNetwork
-    via: IpAddress
+    via: IpAddress | None
+    """The next hop; None: the destination is on the link."""
     dev: str
     metric: int = 0
 
@@ -281,10 +282,11 @@ class _Reader:
 
     def _route(self, entry: Mapping[str, Any], what: str) -> StaticRoute:
         self.known(entry, {"dst", "via", "dev", "metric"}, f"{what}.routes")
-        via = self.address(entry.get("via"), f"{what}.routes")
+        via = self.address(entry["via"], f"{what}.routes") if "via" in entry else None
         dst = str(entry.get("dst", ""))
+        everywhere = "::/0" if via is not None and via.version == 6 else "0.0.0.0/0"
         try:
-            network = ip_network(("0.0.0.0/0" if via.version == 4 else "::/0") if dst == "default" else dst)
+            network = ip_network(everywhere if dst == "default" else dst)
         except ValueError:
             raise self.fail(f"{what}.routes: dst {dst!r} is not a network or 'default'") from None
         return StaticRoute(network, via, str(entry.get("dev", "")), int(entry.get("metric", 0)))

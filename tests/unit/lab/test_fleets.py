@@ -47,6 +47,7 @@ store = { dev = "gateway1", addresses = ["198.19.1.254/24"] }
 client = "clients"
 dev = "wan1"
 count = 12
+unreachable = "198.18.63.1"
 outer = "198.18.64.1"
 inside = "198.18.128.1"
 gateways = ["gateway1", "gateway2"]
@@ -79,7 +80,14 @@ def test_each_client_of_a_fleet_is_a_tunnel_with_addresses_of_its_own() -> None:
     assert cars[1].also == ("gateway1",)
     assert topology.alone == ()
     wan1 = next(topology.ends_of("clients"))
-    assert [str(a) for a in wan1.addresses[:2]] == ["198.18.1.1/24", "198.18.64.1/32"]
+    assert [str(a) for a in wan1.addresses[:2]] == ["198.18.1.1/24", "198.18.63.1/32"]
+
+
+def test_charon_tells_no_gateway_the_address_of_another_client_of_the_fleet() -> None:
+    addresses = next(parse_topology(GOOD, where="here").ends_of("clients")).addresses
+    told = [str(a.ip) for a in addresses[1:10]]
+    assert all(ip.startswith("198.18.63.") for ip in told)
+    assert str(addresses[10]) == "198.18.64.1/32"
 
 
 def test_every_gateway_has_the_same_identity_for_a_fleet_so_that_redirects_authenticate() -> None:

@@ -2,23 +2,26 @@
 
 from mobikectl.lab.run import Run
 
-HEAVY = 20_000.0
+HEAVY = 30_000.0
 """Bytes/s of a client that sends much."""
-AT_FIRST = 0.5
 WINDOW = 2.0
-"""Seconds over which the spread is measured on the wire: at first before anybody has reported it."""
+"""Seconds over which the spread is measured on the wire."""
 
 
 async def steps(run: Run) -> None:
-    """Load the clients of the first gateway, wait until nothing is planned any more, and look at the spread."""
+    """Load the clients of one address while an operator has all moves wait, then let the cluster act."""
     fleet, cluster = run.fleets["fleet"], run.the_cluster
+    await cluster.led()
+    await cluster.mobikectl("gateway2", "pause")
     run.cause("lopsided load")
-    fleet.load.set({t.name: HEAVY for t in fleet.tunnels if t.gateway == "gateway1"})
-    await run.traffic(AT_FIRST)
-    run.record("spread_before", fleet.spread(AT_FIRST))
-    if run.sidecar:
-        await cluster.moved(1)
-        await cluster.quiet(4.0)
+    first = fleet.tunnels[0].remote
+    fleet.load.set({t.name: HEAVY for t in fleet.tunnels if t.remote == first})
+    await run.traffic(WINDOW)
+    paused = cluster.count_begun()
+    run.record("spread_before", fleet.spread(WINDOW))
+    await cluster.mobikectl("gateway2", "resume")
+    await cluster.begun(paused + 1)
+    await cluster.quiet(3.0)
     await run.traffic(WINDOW)
     run.record("spread_after", fleet.spread(WINDOW))
     run.record("uplink_spread_after", fleet.uplink_spread(WINDOW))
