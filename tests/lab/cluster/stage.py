@@ -61,6 +61,8 @@ class Stage:
         data = tomllib.loads((FOLDER / "scenario.toml").read_text())
         data["fleets"]["fleet"]["count"] = CLIENTS
         data["nodes"]["clients"]["strongswan"] = f"charon {{ {client_settings} }}"
+        # A machine that is busy with other tests shall not replace the leader whose token the test uses.
+        data["cluster"]["store"]["lease"] = {"ttl_s": 6}
         if plugin:
             data["nodes"]["clients"]["plugin"] = True
         self.lab = Lab.new(
