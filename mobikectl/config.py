@@ -75,6 +75,22 @@ class ControlSettings:
     """Path of the control socket."""
 
 
+LOOPBACK: IpAddress = ip_address("127.0.0.1")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsSettings:
+    """Prometheus metrics over TCP. The control socket has them in any case."""
+
+    port: int = 0
+    """Where ``/metrics`` and ``/healthz`` are served; 0: nowhere."""
+    address: IpAddress = LOOPBACK
+    """Whoever reaches it may read them: loopback, or an address of a management network."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port < 1 << 16, "port", "a TCP port, or 0 for none", self.port)
+
+
 @dataclass(frozen=True, slots=True)
 class NetlinkSettings:
     """How links, addresses and routes are followed."""
@@ -167,6 +183,7 @@ class Config:
     role: Role = Role.AUTO
     charon: CharonSettings = field(default_factory=CharonSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     netlink: NetlinkSettings = field(default_factory=NetlinkSettings)
     paths: PathSettings = field(default_factory=PathSettings)
     move: MoveSettings = field(default_factory=MoveSettings)

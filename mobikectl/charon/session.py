@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -27,10 +28,13 @@ from mobikectl.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
 DEFAULT_SOCKET = Path("/var/run/charon.vici")
 """Where charon serves VICI unless `charon.plugins.vici.socket` says otherwise."""
+
+Timing = Callable[[str, float, bool], None]
+"""Told the command, its seconds, and whether it was answered (a refusal is an answer)."""
 
 _IDLE_CONNECTIONS = 2
 _SLICE_S = 0.005
@@ -104,8 +108,9 @@ class Session:
     """A VICI session with whatever serves VICI at a unix socket: charon, or a plugin's own socket.
 
     `timeout` (seconds) is the deadline of every call that does not bring its own. `peer` is what
-    errors call the other end. `heartbeat` is the cheap command that `watch` sends. Safe to use from
-    many tasks of one event loop. Opens connections when needed; close it with `aclose`.
+    errors call the other end. `heartbeat` is the cheap command that `watch` sends. `timing` is told how long
+    each request took. Safe to use from many tasks of one event loop. Opens connections when needed; close it with
+    `aclose`.
     """
 
     def __init__(
@@ -117,8 +122,10 @@ class Session:
         max_frame: int = MAX_FRAME,
         peer: str = "charon",
         heartbeat: str = "version",
+        timing: Timing | None = None,
     ) -> None:
         self.path = Path(path)
+        self._timing = timing or (lambda _command, _seconds, _answered: None)
         self.peer = peer
         self._timeout = timeout
         self._backoff = backoff or Backoff()
@@ -178,10 +185,16 @@ class Session:
         """
         message = encode(args)
         limit = self._timeout if timeout is None else timeout
-        async with self._exchange(command, limit) as connection:
-            await connection.request(command, message)
-            packet = await connection.receive()
-            answer = self._answer(command, packet)
+        began = time.monotonic()
+        try:
+            async with self._exchange(command, limit) as connection:
+                await connection.request(command, message)
+                packet = await connection.receive()
+                answer = self._answer(command, packet)
+        except CharonError:
+            self._timing(command, time.monotonic() - began, False)
+            raise
+        self._timing(command, time.monotonic() - began, True)
         return self._accepted(command, answer)
 
     async def stream(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from mobikectl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mobikectl.cluster.backend import Backend
     from mobikectl.cluster.store import Store
+    from mobikectl.cluster.timed import Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,18 +123,24 @@ class StoreSettings:
     lease: LeaseSettings = field(default_factory=LeaseSettings)
 
 
-def open_store(settings: StoreSettings) -> Store:
+def open_store(settings: StoreSettings, timing: Timing | None = None) -> Store:
     """Given the settings, return the store; close it. To be called inside a running loop.
 
-    Nothing is connected yet. Raise ConfigError: a certificate or password file cannot be read; StoreValueError: the
-    cluster's name cannot be used.
+    ``timing`` is told how long each call took. Nothing is connected yet. Raise ConfigError: a certificate or password
+    file cannot be read; StoreValueError: the cluster's name cannot be used.
     """
     from mobikectl.cluster.store import Store
+    from mobikectl.cluster.timed import TimedBackend
 
+    backend = _open_backend(settings)
+    return Store(backend if timing is None else TimedBackend(backend, timing), settings.cluster)
+
+
+def _open_backend(settings: StoreSettings) -> Backend:
     if settings.kind is StoreKind.SQLITE:
         from mobikectl.cluster.sqlite import SqliteBackend
 
-        return Store(SqliteBackend(settings.sqlite), settings.cluster)
+        return SqliteBackend(settings.sqlite)
     from mobikectl.cluster.etcd import EtcdBackend
 
-    return Store(EtcdBackend(settings.etcd), settings.cluster)
+    return EtcdBackend(settings.etcd)

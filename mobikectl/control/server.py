@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from mobikectl.control.sockets import SOCKET_MODE, claim
-from mobikectl.errors import MobikectlError
+from mobikectl.errors import MobikectlError, SidecarError
+from mobikectl.observe.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from mobikectl.model import IpAddress
     from mobikectl.observe.events import EventLog
 
 MAX_BODY = 64 * 1024
@@ -32,6 +34,9 @@ class ControlApi(Protocol):
     def state(self) -> Mapping[str, Any]:
         """Return the whole state, JSON-able."""
 
+    def metrics(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
+
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
 
@@ -43,6 +48,7 @@ async def serve(api: ControlApi, path: Path) -> AsyncIterator[None]:
     app = web.Application(client_max_size=MAX_BODY, middlewares=[_errors_as_json])
     handlers = _Handlers(api)
     app.router.add_get("/healthz", handlers.healthz)
+    app.router.add_get("/metrics", handlers.metrics)
     app.router.add_get("/state", handlers.state)
     app.router.add_get("/events", handlers.events)
     app.router.add_post("/switch", handlers.switch)
@@ -55,6 +61,31 @@ async def serve(api: ControlApi, path: Path) -> AsyncIterator[None]:
     finally:
         await runner.cleanup()
         path.unlink(missing_ok=True)
+
+
+@contextlib.asynccontextmanager
+async def serve_metrics(api: ControlApi, address: IpAddress, port: int) -> AsyncIterator[int]:
+    """Serve metrics and health alone over TCP while the context lasts; give the port. Raise SidecarError.
+
+    Whoever reaches the address may read them: nothing else is served there.
+    """
+    app = web.Application(client_max_size=MAX_BODY)
+    handlers = _Handlers(api)
+    app.router.add_get("/healthz", handlers.healthz)
+    app.router.add_get("/metrics", handlers.metrics)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        try:
+            await web.TCPSite(runner, str(address), port).start()
+        except OSError as error:
+            raise SidecarError(
+                f"metrics cannot be served at {address} port {port}: {error.strerror}",
+                hint="change [metrics] address or port",
+            ) from error
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()
 
 
 @web.middleware
@@ -78,6 +109,9 @@ class _Handlers:
     async def healthz(self, _request: web.Request) -> web.Response:
         health = self._api.healthy()
         return web.json_response(dict(health), status=200 if health.get("ok") else 503, dumps=_dumps)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._api.metrics(), headers={"Content-Type": CONTENT_TYPE})
 
     async def state(self, _request: web.Request) -> web.Response:
         return web.json_response(dict(self._api.state()), dumps=_dumps)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mobikectl.cluster.membership import Presence
     from mobikectl.cluster.node_settings import ClusterSettings
     from mobikectl.cluster.store import Store
+    from mobikectl.cluster.timed import Timing
     from mobikectl.node.carrying import Mover
     from mobikectl.node.reporter import Beside
     from mobikectl.observe.events import EventLog
@@ -59,8 +60,10 @@ class ClusterNode:
         mover: Mover,
         events: EventLog,
         in_step: Callable[[], bool],
+        store_timing: Timing | None = None,
     ) -> None:
         self.settings = settings
+        self._store_timing = store_timing
         self._beside = beside
         self._sas = sas
         self._mover = mover
@@ -95,7 +98,7 @@ class ClusterNode:
     async def _run(self) -> None:
         async with AsyncExitStack() as stack:
             # Leases are renewed over a connection of their own: no long list of IKE_SAs holds that up.
-            leases, store = open_store(self.settings.store), open_store(self.settings.store)
+            leases, store = (open_store(self.settings.store, self._store_timing) for _ in range(2))
             stack.push_async_callback(leases.close)
             stack.push_async_callback(store.close)
             self._decider = Decider(

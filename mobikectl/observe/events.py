@@ -17,7 +17,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 
 logger = logging.getLogger("mobikectl")
 
@@ -79,7 +79,12 @@ class EventLog:
     def __init__(self, *, ring: int = RING) -> None:
         self._ring: deque[Event] = deque(maxlen=ring)
         self._followers: set[_Follower] = set()
+        self._listeners: list[Callable[[Event], None]] = []
         self._number = 0
+
+    def listen(self, take: Callable[[Event], None]) -> None:
+        """Given what is to be told each event at once, do that from now on. It must be quick, and not raise."""
+        self._listeners.append(take)
 
     def record(
         self,
@@ -98,6 +103,8 @@ class EventLog:
         self._ring.append(event)
         for follower in self._followers:
             follower.put(event)
+        for take in self._listeners:
+            take(event)
         logger.info("%s %s: %s", source.value, name, text, extra={"event": event})
         return event
 

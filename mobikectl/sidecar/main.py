@@ -27,7 +27,7 @@ from mobikectl.charon.sa_events import (
 from mobikectl.charon.session import LinkState, Session
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
 from mobikectl.config import OnExit, Role
-from mobikectl.control import serve
+from mobikectl.control import serve, serve_metrics
 from mobikectl.errors import CharonError, MobikectlError, NetlinkError, PrivilegeError, SidecarError
 from mobikectl.netlink import KernelSas, SteeringRoutes, Watcher, xfrm_available
 from mobikectl.netlink.choice import KernelChoice
@@ -35,10 +35,12 @@ from mobikectl.netlink.rules import RULE_PRIORITY, SteeringRule
 from mobikectl.node.main import ClusterNode
 from mobikectl.node.reporter import Beside
 from mobikectl.observe.events import EventLog, Source
+from mobikectl.observe.metrics import Metrics, Snapshot
 from mobikectl.observe.plain import plain
 from mobikectl.policy.paths import decides_about
 from mobikectl.policy.state import Indication, IndicationKind
 from mobikectl.probe import probe
+from mobikectl.sidecar import gauges
 from mobikectl.sidecar.arrivals import Arrivals
 from mobikectl.sidecar.bridging import Bridging
 from mobikectl.sidecar.pilot import Pilot
@@ -76,9 +78,13 @@ class Sidecar:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.events = EventLog()
+        self._metrics = Metrics(self._gauges)
+        self.events.listen(self._metrics.take)
         self._notifier = Notifier()
         self._started = time.time()
-        self._session = Session(config.charon.socket, timeout=config.charon.timeout_s)
+        self._session = Session(
+            config.charon.socket, timeout=config.charon.timeout_s, timing=self._metrics.vici
+        )
         self._tracker = SaTracker(self._session, TrackerConfig(verify_s=config.charon.resync_s))
         self._plugin = PluginLink(config.charon.plugin_socket, timeout=config.charon.timeout_s)
         self._bridging = Bridging(config.bridge, self._session, self._plugin.plugin, self.events)
@@ -167,11 +173,16 @@ class Sidecar:
                     mover=self._executor,
                     events=self.events,
                     in_step=self.in_step,
+                    store_timing=self._metrics.store,
                 )
             stack.push_async_callback(self._session.aclose)
             stack.push_async_callback(self._plugin.aclose)
             stack.push_async_callback(self._clean_up)
             await stack.enter_async_context(serve(self, FilePath(config.control.socket)))
+            if config.metrics.port:
+                await stack.enter_async_context(
+                    serve_metrics(self, config.metrics.address, config.metrics.port)
+                )
             stack.push_async_callback(self._end_switches)
             yield
 
@@ -386,6 +397,25 @@ class Sidecar:
             "cluster": self._node.state() if self._node is not None else None,
             "moves": [{**plain(move), "state": move.state.value} for move in self._executor.history[-100:]],
         }
+
+    def metrics(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
+        return self._metrics.expose()
+
+    def _gauges(self) -> Snapshot:
+        node, cluster = self._node, self.config.cluster
+        return gauges.snapshot(
+            gauges.of_sidecar(
+                self.config.role.value,
+                charon_up=self._session.status.state is LinkState.UP,
+                in_step=self.in_step(),
+                steering=len(self._steering.steers),
+            ),
+            gauges.of_sas(self.all_sas(), self._plugin.peers.values(), self._gateways.connections),
+            gauges.of_paths(self._pilot.explanations, time.monotonic()),
+            gauges.of_netlink(self._watcher.counters),
+            gauges.of_node(node.state(), cluster.capacity) if node and cluster else {},
+        )
 
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""

@@ -90,6 +90,7 @@ class GatewayAddresses:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._by_connection: dict[str, tuple[IpAddress, ...]] = {}
+        self._to_somebody: tuple[str, ...] = ()
 
     async def read(self) -> None:
         """Ask charon for its connections. What was known stays when it does not answer."""
@@ -99,6 +100,12 @@ class GatewayAddresses:
         except (CharonError, TimeoutError):
             return
         self._by_connection = {conn.name: _addresses(conn.remote_addrs) for conn in conns}
+        self._to_somebody = tuple(conn.name for conn in conns if any(map(_is_somebody, conn.remote_addrs)))
+
+    @property
+    def connections(self) -> tuple[str, ...]:
+        """The connections whose peer is configured by address or name: those that can be expected to be up."""
+        return self._to_somebody
 
     def of(self, sa: IkeSa) -> tuple[IpAddress, ...]:
         """Given an IKE_SA, return its gateway's further addresses."""
@@ -113,6 +120,14 @@ def _addresses(texts: tuple[str, ...]) -> tuple[IpAddress, ...]:
         except ValueError:
             continue  # a name, a subnet, a range, %any: no single address
     return tuple(found)
+
+
+def _is_somebody(text: str) -> bool:
+    """Whether a remote address as charon tells it names one peer: no %any, subnet or range."""
+    if text.startswith("%") or "/" in text:
+        return False
+    first, dash, _ = text.partition("-")
+    return not (dash and _addresses((first,)))
 
 
 class KernelChildCheck:

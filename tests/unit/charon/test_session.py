@@ -369,3 +369,14 @@ def test_any_bytes_are_a_message_or_a_typed_error(payload: bytes) -> None:
 
 def test_booleans_are_sent_as_charon_reads_them() -> None:
     assert ViciMessage.serialize({"a": "yes", "b": "no"}) == encode({"a": True, "b": False})
+
+
+async def test_how_long_charon_took_is_told_for_each_request(fake: FakeVici) -> None:
+    told: list[tuple[str, bool]] = []
+    echo(fake)
+    timing = lambda command, seconds, answered: told.append((command, answered and seconds >= 0.05))  # noqa: E731
+    async with session_to(fake, timing=timing, timeout=0.3) as session:
+        await session.request("echo", {"say": "x", "after": "0.05"})
+        with pytest.raises(CharonTimeoutError):
+            await session.request("echo", {"say": "x", "after": "9"})
+    assert told == [("echo", True), ("echo", False)]

@@ -7,11 +7,13 @@ import contextlib
 import json
 import os
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
-from mobikectl.control import ControlClient, serve
+from mobikectl.control import ControlClient, serve, serve_metrics
 from mobikectl.errors import MoveError, SidecarError
 from mobikectl.observe.events import EventLog, Source
 
@@ -31,6 +33,9 @@ class Api:
 
     def state(self) -> dict[str, Any]:
         return {"sas": [], "address": "198.18.0.1"}
+
+    def metrics(self) -> bytes:
+        return b"mobikectl_charon_up 1.0\n"
 
     async def switch(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self.requests.append(request)
@@ -148,3 +153,31 @@ async def test_a_path_too_long_for_a_socket_is_named(tmp_path: Path) -> None:
     with pytest.raises(SidecarError, match="107 bytes"):
         async with serve(Api(), tmp_path / ("x" * 120)):
             pass
+
+
+async def test_metrics_are_served_on_the_socket_as_prometheus_wants_them(path: Path) -> None:
+    async with serve(Api(), path), ControlClient(path) as client:
+        async with client._session.get("/metrics") as answer:
+            assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+            assert await answer.text() == "mobikectl_charon_up 1.0\n"
+
+
+async def test_over_tcp_there_are_metrics_and_health_and_nothing_else() -> None:
+    async with (
+        serve_metrics(Api(), ip_address("127.0.0.1"), 0) as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session,
+    ):
+        statuses = {}
+        for target in ("/metrics", "/healthz", "/state", "/events"):
+            async with session.get(target) as answer:
+                statuses[target] = answer.status
+        async with session.post("/switch", json={"to": "198.18.0.2"}) as answer:
+            statuses["/switch"] = answer.status
+    assert statuses == {"/metrics": 200, "/healthz": 200, "/state": 404, "/events": 404, "/switch": 404}
+
+
+async def test_a_port_that_is_taken_is_one_clear_error() -> None:
+    async with serve_metrics(Api(), ip_address("127.0.0.1"), 0) as port:
+        with pytest.raises(SidecarError, match=f"127.0.0.1 port {port}"):
+            async with serve_metrics(Api(), ip_address("127.0.0.1"), port):
+                pass
