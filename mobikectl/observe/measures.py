@@ -80,7 +80,7 @@ MOVE_SECONDS = Measure(
 MOVE_DATA = Measure(
     "mobikectl_verified_moves_data_plane_total",
     Kind.COUNTER,
-    "Verified moves by what the data plane showed: flowing, answered (a probe through the tunnel), idle.",
+    "Verified moves by what the data plane showed: flowing, answered (a probe through the tunnel), idle, unknown.",
     ("data_plane",),
 )
 STEERING = Measure("mobikectl_steering_routes", Kind.GAUGE, "Steering routes in place.")

@@ -57,7 +57,7 @@ class Metrics:
     def __init__(
         self, snapshot: Callable[[], Snapshot], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        disable_created_metrics()  # a second series for each counter, which nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, which nobody reads
         self._clock = clock
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)
