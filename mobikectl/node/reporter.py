@@ -24,6 +24,7 @@ from mobikectl.node.pools import Pools
 from mobikectl.node.traffic import Traffic, from_charon, from_kernel
 from mobikectl.policy.cluster import Health
 from mobikectl.policy.settings import ProbeSettings
+from mobikectl.policy.track import ProbeError
 from mobikectl.probe.icmp import exchange
 from mobikectl.probe.sockets import ProbeFailedError
 
@@ -51,6 +52,8 @@ PROBE_S = 2.0
 PROBE_TIMEOUT_S = 1.0
 PROBE_FAILURES = 3
 """Echoes in a row without an answer until what is behind the gateway counts as away."""
+OWN_FAULT = frozenset({ProbeError.NOT_PERMITTED, ProbeError.LOCAL})
+"""Why a probe could not be sent that says nothing about what it is for."""
 DRIVER = "kernel-libipsec"
 """charon's plugin that does ESP in userland."""
 
@@ -164,8 +167,13 @@ class Reporter:
                 async with asyncio.timeout(PROBE_TIMEOUT_S):
                     await exchange(anywhere, target, "", ProbeSettings())
                 failed = 0
-            except (TimeoutError, ProbeFailedError):
+            except TimeoutError:
                 failed += 1
+            except ProbeFailedError as error:
+                if error.kind in OWN_FAULT:
+                    log.debug("probe: %s", error)
+                else:
+                    failed += 1
             self._probe = failed < PROBE_FAILURES
             await asyncio.sleep(max(PROBE_S - (time.monotonic() - began), 0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,8 +19,11 @@ from mobikectl.cluster.settings import (
     StoreSettings,
     open_store,
 )
+from mobikectl.node import reporter
 from mobikectl.policy.cluster import Health, Mechanism, Reason
 from mobikectl.policy.cluster_settings import BalanceSettings
+from mobikectl.policy.track import ProbeError
+from mobikectl.probe.sockets import ProbeFailedError
 
 from .a_gateway import Client, World, a_world, until
 
@@ -185,6 +189,27 @@ async def test_what_is_served_at_a_dead_uplink_moves_to_the_other_address(
 
 def leader_of(world: World) -> bool:
     return world.leader is not None
+
+
+async def test_a_node_behind_which_nothing_answers_is_impaired_and_emptied(
+    world: World, settings: StoreSettings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = world.gateways
+    answers = {first.name: False, second.name: True}
+
+    async def exchange(_local: object, target: object, _link: str, _how: object) -> None:
+        if not answers[f"gw{str(target).rpartition('.')[2]}"]:
+            raise ProbeFailedError(ProbeError.UNREACHABLE, "no")
+
+    monkeypatch.setattr(reporter, "exchange", exchange)
+    monkeypatch.setattr(reporter, "PROBE_S", 0.1)
+    for number, gateway in enumerate(world.gateways, 1):
+        gateway.start(settings, POLICY, balance=Balance.MANUAL, probe=ip_address(f"198.18.200.{number}"))
+    await until(lambda: not first.sas, "the first is empty")
+    assert {move.reason for move in await moves(store)} == {Reason.IMPAIRED}
+    assert first.state()["report"]["health"] == "impaired"
+    answers[first.name] = True
+    await until(lambda: first.state()["report"]["health"] == "healthy")
 
 
 async def test_when_the_leader_goes_the_other_decides_and_when_it_is_back_it_is_a_member(
