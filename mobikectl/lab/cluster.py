@@ -200,9 +200,20 @@ class Cluster:
 
     # --- processes -------------------------------------------------------------------------------
 
-    def stop(self, node: str) -> None:
-        """Make a node's sidecar stand still (SIGSTOP)."""
-        self._signal(node, signal.SIGSTOP)
+    async def stop(self, node: str) -> None:
+        """Make a node's sidecar stand still (SIGSTOP).
+
+        Not in the middle of a commit into a file: it would keep that locked for all, which no other node can help.
+        """
+
+        async def outside_of_a_commit() -> bool:
+            self._signal(node, signal.SIGSTOP)
+            if await asyncio.to_thread(self.store.writable):
+                return True
+            self._signal(node, signal.SIGCONT)
+            return False
+
+        await until(outside_of_a_commit, within=10.0 * self._patience, what=f"{node} stands still")
 
     def go_on(self, node: str) -> None:
         """Let a node's sidecar that stood still go on (SIGCONT)."""

@@ -6,7 +6,9 @@ import json
 import re
 import resource
 import signal
+import sqlite3
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import LabError
@@ -28,6 +30,8 @@ CLUSTER = "lab"
 PORT = 2379
 PEER = "http://127.0.0.1:2380"
 START_S = 60.0
+COMMIT_S = 0.5
+"""Seconds that a commit into the file may take."""
 CONFIGURATION = "mobikectl.toml"
 """In a node's own directory: its configuration."""
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -157,6 +161,19 @@ class LabStore:
         if not self._lab.signal(who, number):
             raise LabError(f"{self._node}: {what} was gone already", hint=f"see {what}.out")
         return who
+
+    def writable(self) -> bool:
+        """Whether nobody holds the store's file locked for longer than a commit takes."""
+        if self.kind != "sqlite":
+            return True
+        path = self._lab.record.shared_dir / FILE.rpartition("/")[2]
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=COMMIT_S)) as file:
+            try:
+                file.execute("BEGIN IMMEDIATE")
+                file.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return False
+        return True
 
     def cut_off(self, process: ProcessId) -> None:
         """Given a node's sidecar, have none of its writes into the file succeed (RLIMIT_FSIZE)."""

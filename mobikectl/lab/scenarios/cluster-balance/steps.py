@@ -21,7 +21,7 @@ async def steps(run: Run) -> None:
     run.record("spread_before", fleet.spread(WINDOW))
     await cluster.mobikectl("gateway2", "resume")
     await cluster.begun(paused + 1)
-    await cluster.quiet(3.0)
+    await cluster.quiet(5.0)
     await run.traffic(WINDOW)
     run.record("spread_after", fleet.spread(WINDOW))
     run.record("uplink_spread_after", fleet.uplink_spread(WINDOW))

@@ -32,7 +32,7 @@ async def steps(run: Run) -> None:
     await cluster.begun(cluster.count_begun() + 3)
     old = cluster.token
     run.cause(f"{stopped}: SIGSTOP of the sidecar")
-    cluster.stop(stopped)
+    await cluster.stop(stopped)
     await cluster.led(not_by=(stopped,))
     at = time.monotonic()
     await run.traffic(1.0)
