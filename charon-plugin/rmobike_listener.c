@@ -66,9 +66,9 @@ struct private_rmobike_listener_t {
 	rmobike_rules_t *rules;
 
 	/**
-	 * Helps to move IKE_SAs to other nodes
+	 * IKE_SAs that are not served at the moment
 	 */
-	rmobike_move_t *move;
+	rmobike_freeze_t *freeze;
 };
 
 /**
@@ -258,12 +258,12 @@ METHOD(listener_t, ike_state_change, bool,
 {
 	if (state == IKE_ESTABLISHED)
 	{
-		this->move->served(this->move, ike_sa);
+		this->freeze->served(this->freeze, ike_sa);
 	}
 	if (state == IKE_DESTROYING)
 	{
 		this->responder->gone(this->responder, ike_sa);
-		this->move->gone(this->move, ike_sa);
+		this->freeze->gone(this->freeze, ike_sa);
 	}
 	return TRUE;
 }
@@ -359,7 +359,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
 							rmobike_watch_t *watch, rmobike_rules_t *rules,
-							rmobike_move_t *move)
+							rmobike_freeze_t *freeze)
 {
 	private_rmobike_listener_t *this;
 
@@ -381,7 +381,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 		.initiator = initiator,
 		.watch = watch,
 		.rules = rules,
-		.move = move,
+		.freeze = freeze,
 	);
 
 	control->add_event(control, "capability");

@@ -23,8 +23,8 @@
 #include <bus/listeners/listener.h>
 
 #include "rmobike_control.h"
+#include "rmobike_freeze.h"
 #include "rmobike_initiator.h"
-#include "rmobike_move.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
 #include "rmobike_responder.h"
@@ -58,6 +58,6 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
 							rmobike_watch_t *watch, rmobike_rules_t *rules,
-							rmobike_move_t *move);
+							rmobike_freeze_t *freeze);
 
 #endif /** RMOBIKE_LISTENER_H_ @}*/

@@ -15,12 +15,6 @@
 #include "rmobike_move.h"
 
 #include <daemon.h>
-#include <threading/mutex.h>
-#include <collections/hashtable.h>
-#include <processing/jobs/callback_job.h>
-#include <processing/jobs/delete_ike_sa_job.h>
-#include <processing/jobs/rekey_child_sa_job.h>
-#include <processing/jobs/rekey_ike_sa_job.h>
 #include <sa/ikev2/tasks/ike_mobike.h>
 
 #include "rmobike_standing.h"
@@ -55,78 +49,40 @@ struct private_rmobike_move_t {
 	rmobike_peers_t *peers;
 
 	/**
-	 * Frozen IKE_SAs by unique ID, uintptr_t => uintptr_t generation of the
-	 * freeze that has a deadline, NO_DEADLINE for one that has none
+	 * Frozen IKE_SAs
 	 */
-	hashtable_t *frozen;
-
-	/**
-	 * Last generation used
-	 */
-	uintptr_t generation;
-
-	/**
-	 * Leaf mutex for the above
-	 */
-	mutex_t *mutex;
+	rmobike_freeze_t *freeze;
 };
 
 /**
- * Generation of a freeze that does not end by itself
+ * Check if the IKE_SA that an IKE_SA replaced still exists
  */
-#define NO_DEADLINE 1
-
-/**
- * A freeze that ends by itself
- */
-typedef struct {
-	uint32_t id;
-	uintptr_t generation;
-} deadline_t;
-
-/**
- * For jobs; there is only one
- */
-static private_rmobike_move_t *instance;
-
-/**
- * Key of a number
- */
-static void *key(uint32_t number)
+static bool is_settling(private_rmobike_move_t *this, uint32_t id)
 {
-	return (void*)(uintptr_t)number;
-}
+	rmobike_peer_t *peer;
+	bool settling = FALSE;
 
-/**
- * Get the generation of the freeze of an IKE_SA, 0 if it is not frozen
- */
-static uintptr_t freeze_of(private_rmobike_move_t *this, ike_sa_t *ike_sa)
-{
-	uintptr_t generation;
-
-	this->mutex->lock(this->mutex);
-	generation = (uintptr_t)this->frozen->get(this->frozen,
-									key(ike_sa->get_unique_id(ike_sa)));
-	this->mutex->unlock(this->mutex);
-	return generation;
-}
-
-/**
- * Get the standing of a checked out IKE_SA
- */
-static rmobike_standing_t standing_of(private_rmobike_move_t *this,
-									  ike_sa_t *ike_sa)
-{
-	switch (ike_sa->get_state(ike_sa))
+	peer = this->peers->lock(this->peers, id, FALSE);
+	if (peer)
 	{
-		case IKE_ESTABLISHED:
-		case IKE_REKEYING:
-			return STANDING_ACTIVE;
-		case IKE_PASSIVE:
-			return freeze_of(this, ike_sa) ? STANDING_FROZEN : STANDING_PASSIVE;
-		default:
-			return STANDING_OTHER;
+		settling = peer->refs > 1;
+		this->peers->unlock(this->peers);
 	}
+	return settling;
+}
+
+/**
+ * Get what goes on with an IKE_SA, NULL if it is quiet
+ */
+static char *busy_with(private_rmobike_move_t *this, ike_sa_t *ike_sa)
+{
+	char *busy = rmobike_standing_busy(ike_sa);
+
+	if (!busy && is_settling(this, ike_sa->get_unique_id(ike_sa)))
+	{
+		busy = "a rekeying of the IKE_SA is not over";
+	}
+	return busy;
 }
 
 /**
@@ -137,14 +93,17 @@ static rmobike_standing_t standing_of(private_rmobike_move_t *this,
 static vici_message_t *tell(private_rmobike_move_t *this, ike_sa_t *ike_sa,
 							char *change)
 {
+	rmobike_standing_t standing;
 	vici_builder_t *builder;
 
 	builder = this->control->builder(this->control);
-	rmobike_standing_describe(builder, ike_sa, standing_of(this, ike_sa));
-	if (freeze_of(this, ike_sa))
+	standing = this->freeze->standing(this->freeze, ike_sa);
+	rmobike_standing_describe(builder, ike_sa, standing,
+							  busy_with(this, ike_sa));
+	if (standing == STANDING_FROZEN)
 	{
 		builder->add_kv(builder, "thaws", "%s",
-						freeze_of(this, ike_sa) == NO_DEADLINE ? "no" : "yes");
+				this->freeze->is_lasting(this->freeze, ike_sa) ? "no" : "yes");
 	}
 	if (change)
 	{
@@ -202,147 +161,6 @@ static vici_message_t *do_status(private_rmobike_move_t *this,
 }
 
 /**
- * Raise an event about the end of a freeze
- */
-static void raise_thawed(private_rmobike_move_t *this, ike_sa_t *ike_sa)
-{
-	vici_builder_t *builder;
-
-	builder = this->control->builder(this->control);
-	rmobike_standing_describe(builder, ike_sa, STANDING_ACTIVE);
-	this->control->raise(this->control, "thawed", 0, builder);
-}
-
-/**
- * Do what charon's timers would have done while the IKE_SA was frozen: their
- * jobs do nothing to a passive IKE_SA and do not come again
- */
-static void make_up(ike_sa_t *ike_sa)
-{
-	time_t now = time_monotonic(NULL), at;
-	ike_sa_id_t *id = ike_sa->get_id(ike_sa);
-	host_t *me = ike_sa->get_my_host(ike_sa);
-	enumerator_t *enumerator;
-	child_sa_t *child_sa;
-
-	at = ike_sa->get_statistic(ike_sa, STAT_REAUTH);
-	if (at && at <= now)
-	{
-		lib->processor->queue_job(lib->processor,
-								  (job_t*)rekey_ike_sa_job_create(id, TRUE));
-	}
-	at = ike_sa->get_statistic(ike_sa, STAT_REKEY);
-	if (at && at <= now)
-	{
-		lib->processor->queue_job(lib->processor,
-								  (job_t*)rekey_ike_sa_job_create(id, FALSE));
-	}
-	at = ike_sa->get_statistic(ike_sa, STAT_DELETE);
-	if (at && at <= now)
-	{
-		lib->processor->queue_job(lib->processor,
-								  (job_t*)delete_ike_sa_job_create(id, TRUE));
-	}
-	enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
-	while (enumerator->enumerate(enumerator, &child_sa))
-	{
-		at = child_sa->get_lifetime(child_sa, FALSE);
-		if (at && at <= now)
-		{
-			lib->processor->queue_job(lib->processor,
-				(job_t*)rekey_child_sa_job_create(
-									child_sa->get_protocol(child_sa),
-									child_sa->get_spi(child_sa, TRUE), me));
-		}
-	}
-	enumerator->destroy(enumerator);
-}
-
-/**
- * Serve a frozen IKE_SA again
- */
-static void serve_again(private_rmobike_move_t *this, ike_sa_t *ike_sa)
-{
-	this->mutex->lock(this->mutex);
-	this->frozen->remove(this->frozen, key(ike_sa->get_unique_id(ike_sa)));
-	this->mutex->unlock(this->mutex);
-
-	ike_sa->set_state(ike_sa, IKE_ESTABLISHED);
-	make_up(ike_sa);
-}
-
-/**
- * Job that ends a freeze at its deadline
- */
-static job_requeue_t expire(deadline_t *deadline)
-{
-	private_rmobike_move_t *this = instance;
-	ike_sa_t *ike_sa;
-
-	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager,
-													deadline->id);
-	if (ike_sa)
-	{
-		if (ike_sa->get_state(ike_sa) == IKE_PASSIVE &&
-			freeze_of(this, ike_sa) == deadline->generation)
-		{
-			DBG1(DBG_IKE, "nobody took over frozen IKE_SA %s[%u], serving it "
-				 "again", ike_sa->get_name(ike_sa), deadline->id);
-			serve_again(this, ike_sa);
-			raise_thawed(this, ike_sa);
-		}
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
-	}
-	return JOB_REQUEUE_NONE;
-}
-
-/**
- * Note that an IKE_SA is frozen, until a deadline
- *
- * @param ms			0 for no deadline
- */
-static void note_frozen(private_rmobike_move_t *this, uint32_t id, uint32_t ms)
-{
-	deadline_t *deadline;
-	uintptr_t generation = NO_DEADLINE;
-
-	this->mutex->lock(this->mutex);
-	if (ms)
-	{
-		generation = ++this->generation;
-	}
-	this->frozen->put(this->frozen, key(id), (void*)generation);
-	this->mutex->unlock(this->mutex);
-	if (ms)
-	{
-		INIT(deadline,
-			.id = id,
-			.generation = generation,
-		);
-		lib->scheduler->schedule_job_ms(lib->scheduler,
-			(job_t*)callback_job_create((void*)expire, deadline, free, NULL),
-			ms);
-	}
-}
-
-/**
- * Check if the IKE_SA that an IKE_SA replaced still exists
- */
-static bool is_settling(private_rmobike_move_t *this, uint32_t id)
-{
-	rmobike_peer_t *peer;
-	bool settling = FALSE;
-
-	peer = this->peers->lock(this->peers, id, FALSE);
-	if (peer)
-	{
-		settling = peer->refs > 1;
-		this->peers->unlock(this->peers);
-	}
-	return settling;
-}
-
-/**
  * Implements freeze
  */
 static vici_message_t *do_freeze(private_rmobike_move_t *this,
@@ -359,7 +177,7 @@ static vici_message_t *do_freeze(private_rmobike_move_t *this,
 		return this->control->refuse(this->control, "bad-request",
 							"timeout-ms has to be 0 to %u", MAX_TIMEOUT);
 	}
-	standing = standing_of(this, *ike_sa);
+	standing = this->freeze->standing(this->freeze, *ike_sa);
 	if (standing == STANDING_PASSIVE || standing == STANDING_OTHER)
 	{
 		return this->control->refuse(this->control, "not-active",
@@ -367,24 +185,19 @@ static vici_message_t *do_freeze(private_rmobike_move_t *this,
 	}
 	if (standing == STANDING_FROZEN)
 	{
-		if (freeze_of(this, *ike_sa) != NO_DEADLINE)
+		if (!this->freeze->is_lasting(this->freeze, *ike_sa))
 		{
-			note_frozen(this, id, ms);
+			this->freeze->freeze(this->freeze, *ike_sa, ms);
 		}
 		return tell(this, *ike_sa, "no");
 	}
-	busy = rmobike_standing_busy(*ike_sa);
-	if (!busy && is_settling(this, id))
-	{
-		busy = "a rekeying of the IKE_SA is not over";
-	}
+	busy = busy_with(this, *ike_sa);
 	if (busy)
 	{
 		return this->control->refuse(this->control, "busy", "%s", busy);
 	}
 	DBG1(DBG_IKE, "freezing IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa), id);
-	note_frozen(this, id, ms);
-	(*ike_sa)->set_state(*ike_sa, IKE_PASSIVE);
+	this->freeze->freeze(this->freeze, *ike_sa, ms);
 	return tell(this, *ike_sa, "yes");
 }
 
@@ -394,14 +207,14 @@ static vici_message_t *do_freeze(private_rmobike_move_t *this,
 static vici_message_t *do_thaw(private_rmobike_move_t *this,
 							   ike_sa_t **ike_sa, vici_message_t *request)
 {
-	switch (standing_of(this, *ike_sa))
+	switch (this->freeze->standing(this->freeze, *ike_sa))
 	{
 		case STANDING_ACTIVE:
 			return tell(this, *ike_sa, "no");
 		case STANDING_FROZEN:
 			DBG1(DBG_IKE, "thawing IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa),
 				 (*ike_sa)->get_unique_id(*ike_sa));
-			serve_again(this, *ike_sa);
+			this->freeze->thaw(this->freeze, *ike_sa);
 			return tell(this, *ike_sa, "yes");
 		default:
 			return this->control->refuse(this->control, "not-frozen",
@@ -417,13 +230,13 @@ static vici_message_t *do_passivate(private_rmobike_move_t *this,
 {
 	bool lasting;
 
-	if (standing_of(this, *ike_sa) != STANDING_FROZEN)
+	if (this->freeze->standing(this->freeze, *ike_sa) != STANDING_FROZEN)
 	{
 		return this->control->refuse(this->control, "not-frozen",
 							"the IKE_SA has to be frozen first");
 	}
-	lasting = freeze_of(this, *ike_sa) == NO_DEADLINE;
-	note_frozen(this, (*ike_sa)->get_unique_id(*ike_sa), 0);
+	lasting = this->freeze->is_lasting(this->freeze, *ike_sa);
+	this->freeze->freeze(this->freeze, *ike_sa, 0);
 	return tell(this, *ike_sa, lasting ? "no" : "yes");
 }
 
@@ -491,7 +304,7 @@ static vici_message_t *check_activation(private_rmobike_move_t *this,
 	host_t *other = ike_sa->get_other_host(ike_sa), *me;
 	char *busy;
 
-	switch (standing_of(this, ike_sa))
+	switch (this->freeze->standing(this->freeze, ike_sa))
 	{
 		case STANDING_PASSIVE:
 			break;
@@ -502,7 +315,7 @@ static vici_message_t *check_activation(private_rmobike_move_t *this,
 			return this->control->refuse(this->control, "not-passive",
 							"the IKE_SA is not a passive one");
 	}
-	busy = rmobike_standing_busy(ike_sa);
+	busy = busy_with(this, ike_sa);
 	if (busy)
 	{
 		return this->control->refuse(this->control, "busy", "%s", busy);
@@ -633,7 +446,7 @@ static vici_message_t *do_drop(private_rmobike_move_t *this,
 	vici_builder_t *builder;
 	bool up = FALSE;
 
-	switch (standing_of(this, *ike_sa))
+	switch (this->freeze->standing(this->freeze, *ike_sa))
 	{
 		case STANDING_FROZEN:
 			up = TRUE;
@@ -665,7 +478,7 @@ CALLBACK(move_status, vici_message_t*,
 	return with_ike_sa(this, request, do_status);
 }
 
-CALLBACK(freeze, vici_message_t*,
+CALLBACK(freeze_, vici_message_t*,
 	private_rmobike_move_t *this, char *name, u_int client,
 	vici_message_t *request)
 {
@@ -700,58 +513,9 @@ CALLBACK(drop, vici_message_t*,
 	return with_ike_sa(this, request, do_drop);
 }
 
-/**
- * Job that stops serving an IKE_SA that is frozen
- */
-static job_requeue_t stop_serving(uint32_t *id)
-{
-	ike_sa_t *ike_sa;
-
-	ike_sa = charon->ike_sa_manager->checkout_by_id(charon->ike_sa_manager,
-													*id);
-	if (ike_sa)
-	{
-		if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED &&
-			freeze_of(instance, ike_sa))
-		{
-			DBG1(DBG_IKE, "IKE_SA %s[%u] stays frozen, whoever activated it",
-				 ike_sa->get_name(ike_sa), *id);
-			ike_sa->set_state(ike_sa, IKE_PASSIVE);
-		}
-		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
-	}
-	return JOB_REQUEUE_NONE;
-}
-
-METHOD(rmobike_move_t, served, void,
-	private_rmobike_move_t *this, ike_sa_t *ike_sa)
-{
-	uint32_t *id;
-
-	if (freeze_of(this, ike_sa))
-	{
-		id = malloc_thing(uint32_t);
-		*id = ike_sa->get_unique_id(ike_sa);
-		lib->processor->queue_job(lib->processor,
-			(job_t*)callback_job_create_with_prio((void*)stop_serving, id, free,
-												  NULL, JOB_PRIO_CRITICAL));
-	}
-}
-
-METHOD(rmobike_move_t, gone, void,
-	private_rmobike_move_t *this, ike_sa_t *ike_sa)
-{
-	this->mutex->lock(this->mutex);
-	this->frozen->remove(this->frozen, key(ike_sa->get_unique_id(ike_sa)));
-	this->mutex->unlock(this->mutex);
-}
-
 METHOD(rmobike_move_t, destroy, void,
 	private_rmobike_move_t *this)
 {
-	instance = NULL;
-	this->frozen->destroy(this->frozen);
-	this->mutex->destroy(this->mutex);
 	free(this);
 }
 
@@ -759,28 +523,21 @@ METHOD(rmobike_move_t, destroy, void,
  * Described in header
  */
 rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
-									rmobike_peers_t *peers)
+							rmobike_peers_t *peers, rmobike_freeze_t *freeze)
 {
 	private_rmobike_move_t *this;
 
 	INIT(this,
 		.public = {
-			.served = _served,
-			.gone = _gone,
 			.destroy = _destroy,
 		},
 		.control = control,
 		.peers = peers,
-		.frozen = hashtable_create(hashtable_hash_ptr, hashtable_equals_ptr,
-								   8),
-		.generation = NO_DEADLINE,
-		.mutex = mutex_create(MUTEX_TYPE_DEFAULT),
+		.freeze = freeze,
 	);
-	instance = this;
 
-	control->add_event(control, "thawed");
 	control->add_command(control, "move-status", move_status, this);
-	control->add_command(control, "freeze", freeze, this);
+	control->add_command(control, "freeze", freeze_, this);
 	control->add_command(control, "thaw", thaw, this);
 	control->add_command(control, "passivate", passivate, this);
 	control->add_command(control, "activate", activate, this);

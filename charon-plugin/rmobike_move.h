@@ -20,9 +20,8 @@
 #ifndef RMOBIKE_MOVE_H_
 #define RMOBIKE_MOVE_H_
 
-#include <sa/ike_sa.h>
-
 #include "rmobike_control.h"
+#include "rmobike_freeze.h"
 #include "rmobike_peers.h"
 
 typedef struct rmobike_move_t rmobike_move_t;
@@ -31,22 +30,9 @@ typedef struct rmobike_move_t rmobike_move_t;
  * What a move of an IKE_SA between nodes needs of charon, with the commands
  * move-status, freeze, thaw, passivate, activate and drop.
  *
- * The IKE_SAs that are not served here are made by charon's ha plugin.  An
- * IKE_SA that is frozen is passive for charon too: it starts no exchange and
- * answers none, while ESP is forwarded as before.
+ * The IKE_SAs that are not served here are made by charon's ha plugin.
  */
 struct rmobike_move_t {
-
-	/**
-	 * Handle that somebody serves an IKE_SA: the ha plugin does so with all
-	 * that are passive when it takes a segment.
-	 */
-	void (*served)(rmobike_move_t *this, ike_sa_t *ike_sa);
-
-	/**
-	 * Handle the end of an IKE_SA.
-	 */
-	void (*gone)(rmobike_move_t *this, ike_sa_t *ike_sa);
 
 	/**
 	 * Destroy an rmobike_move_t.
@@ -55,9 +41,9 @@ struct rmobike_move_t {
 };
 
 /**
- * Create the move helper; there may be only one.
+ * Create the move helper.
  */
 rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
-									rmobike_peers_t *peers);
+							rmobike_peers_t *peers, rmobike_freeze_t *freeze);
 
 #endif /** RMOBIKE_MOVE_H_ @}*/

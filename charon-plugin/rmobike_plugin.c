@@ -17,6 +17,7 @@
 #include <daemon.h>
 
 #include "rmobike_control.h"
+#include "rmobike_freeze.h"
 #include "rmobike_guard.h"
 #include "rmobike_initiator.h"
 #include "rmobike_listener.h"
@@ -94,6 +95,11 @@ struct private_rmobike_plugin_t {
 	rmobike_rules_t *rules;
 
 	/**
+	 * IKE_SAs that are not served at the moment
+	 */
+	rmobike_freeze_t *freeze;
+
+	/**
 	 * Helps to move IKE_SAs to other nodes
 	 */
 	rmobike_move_t *move;
@@ -142,6 +148,7 @@ static void clean_up(private_rmobike_plugin_t *this)
 	DESTROY_IF(this->listener);
 	DESTROY_IF(this->redirect);
 	DESTROY_IF(this->move);
+	DESTROY_IF(this->freeze);
 	DESTROY_IF(this->rules);
 	DESTROY_IF(this->watch);
 	DESTROY_IF(this->send);
@@ -177,11 +184,12 @@ static bool set_up(private_rmobike_plugin_t *this)
 	this->send = rmobike_send_create(this->control, this->peers);
 	this->watch = rmobike_watch_create(this->control);
 	this->rules = rmobike_rules_create(this->control, this->peers);
-	this->move = rmobike_move_create(this->control, this->peers);
+	this->freeze = rmobike_freeze_create(this->control);
+	this->move = rmobike_move_create(this->control, this->peers, this->freeze);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
 	this->listener = rmobike_listener_create(this->control, this->peers,
 							this->policy, this->responder, this->initiator,
-							this->watch, this->rules, this->move);
+							this->watch, this->rules, this->freeze);
 	this->control->add_command(this->control, "status", status, this);
 	return TRUE;
 }

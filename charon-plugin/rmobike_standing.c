@@ -279,7 +279,10 @@ static void add_host(vici_builder_t *builder, char *name, host_t *host)
 	char port[32];
 
 	snprintf(port, sizeof(port), "%s-port", name);
-	builder->add_kv(builder, name, "%H", host);
+	/* an IKE_SA that is just being imported has none yet, which %H prints as
+	 * %any */
+	builder->add_kv(builder, name, host->is_anyaddr(host) ? "0.0.0.0" : "%H",
+					host);
 	builder->add_kv(builder, port, "%u", host->get_port(host));
 }
 
@@ -295,10 +298,9 @@ static char *yes(bool truth)
  * Described in header
  */
 void rmobike_standing_describe(vici_builder_t *builder, ike_sa_t *ike_sa,
-							   rmobike_standing_t standing)
+							   rmobike_standing_t standing, char *busy)
 {
 	ike_sa_id_t *id = ike_sa->get_id(ike_sa);
-	char *busy = rmobike_standing_busy(ike_sa);
 
 	builder->add_kv(builder, "ike-id", "%u", ike_sa->get_unique_id(ike_sa));
 	builder->add_kv(builder, "name", "%s", ike_sa->get_name(ike_sa));

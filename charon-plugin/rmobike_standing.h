@@ -75,8 +75,10 @@ bool rmobike_standing_has_children(ike_sa_t *ike_sa, vici_message_t *request);
 
 /**
  * Add what there is to know about an IKE_SA to a message.
+ *
+ * @param busy			what goes on with it, NULL if it is quiet
  */
 void rmobike_standing_describe(vici_builder_t *builder, ike_sa_t *ike_sa,
-							   rmobike_standing_t standing);
+							   rmobike_standing_t standing, char *busy);
 
 #endif /** RMOBIKE_STANDING_H_ @}*/
