@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""Writes dashboard.json: `packaging/grafana/make_dashboard.py > packaging/grafana/dashboard.json`.
+
+Panels are lines in a table here; by hand the file would be a thousand lines that nobody reviews.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH = 24
+HERE = 'instance=~"$instance"'
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel: what it shows (PromQL and the legend of its lines), in which unit, how wide."""
+
+    title: str
+    queries: tuple[tuple[str, str], ...]
+    unit: str = "short"
+    width: int = 8
+    kind: str = "timeseries"
+    text: str = ""
+    stacked: bool = False
+
+
+def quantile(share: str, metric: str, by: str = "") -> str:
+    """Return the PromQL of a quantile of a histogram, for each instance (and ``by``)."""
+    labels = f"instance, le{', ' + by if by else ''}"
+    return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{{{HERE}}}[5m])))"
+
+
+def grown(labels: str, metric: str) -> str:
+    """Return the PromQL of how much a counter grew between two points, by labels."""
+    return f"sum by ({labels}) (increase({metric}{{{HERE}}}[$__rate_interval]))"
+
+
+ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
+    (
+        "Is all well",
+        (
+            Panel("charon", ((f"mobikectl_charon_up{{{HERE}}}", "{{instance}}"),), "bool_on_off", 6, "stat"),
+            Panel(
+                "Leader",
+                ((f"mobikectl_cluster_leader{{{HERE}}} == 1", "{{node}}"),),
+                width=6,
+                kind="stat",
+                text="Exactly one per cluster; for some seconds none, when it was killed.",
+            ),
+            Panel(
+                "Health",
+                ((f"mobikectl_cluster_node_health{{{HERE}}} == 1", "{{instance}} {{health}}"),),
+                width=6,
+                kind="stat",
+            ),
+            Panel(
+                "Connections that are down",
+                ((f"mobikectl_connection_up{{{HERE}}} == 0", "{{instance}} {{connection}}"),),
+                width=6,
+                kind="stat",
+            ),
+        ),
+    ),
+    (
+        "Load",
+        (
+            Panel(
+                "IKE_SAs",
+                ((f'sum by (instance) (mobikectl_ike_sas{{state="ESTABLISHED",{HERE}}})', "{{instance}}"),),
+                stacked=True,
+            ),
+            Panel(
+                "Used of the capacity",
+                ((f"mobikectl_cluster_node_used_ratio{{{HERE}}}", "{{instance}}"),),
+                "percentunit",
+            ),
+            Panel(
+                "Traffic",
+                ((f"mobikectl_cluster_node_bytes_per_second{{{HERE}}}", "{{instance}}"),),
+                "Bps",
+                stacked=True,
+            ),
+            Panel(
+                "What peers support",
+                ((f"sum by (capability) (mobikectl_capable_ike_sas{{{HERE}}})", "{{capability}}"),),
+                text="switch: the 'R' of r-mobike. Needs the charon plugin.",
+            ),
+            Panel(
+                "Packets", ((f"mobikectl_cluster_node_packets_per_second{{{HERE}}}", "{{instance}}"),), "pps"
+            ),
+            Panel(
+                "Half-open and other states",
+                ((f'sum by (state) (mobikectl_ike_sas{{state!="ESTABLISHED",{HERE}}})', "{{state}}"),),
+            ),
+        ),
+    ),
+    (
+        "Moves",
+        (
+            Panel(
+                "Moves of the cluster",
+                (
+                    (
+                        grown("mechanism, outcome", "mobikectl_cluster_moves_total"),
+                        "{{mechanism}} {{outcome}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "How long they took (99th percentile)",
+                (
+                    (
+                        quantile("0.99", "mobikectl_cluster_move_duration_seconds", "mechanism"),
+                        "{{instance}} {{mechanism}}",
+                    ),
+                ),
+                "s",
+            ),
+            Panel("Under way", ((f"mobikectl_cluster_moves_under_way{{{HERE}}}", "{{instance}}"),)),
+            Panel(
+                "Moves by cause",
+                (
+                    (
+                        grown("cause, outcome", "mobikectl_moves_total"),
+                        "{{cause}} {{outcome}}",
+                    ),
+                ),
+                stacked=True,
+            ),
+            Panel(
+                "New clients sent elsewhere",
+                (
+                    (
+                        f"sum by (instance) (rate(mobikectl_redirected_clients_total{{{HERE}}}[$__rate_interval]))",
+                        "{{instance}}",
+                    ),
+                ),
+                "cps",
+            ),
+            Panel("Steering routes", ((f"mobikectl_steering_routes{{{HERE}}}", "{{instance}}"),)),
+        ),
+    ),
+    (
+        "Paths of clients",
+        (
+            Panel(
+                "Latency",
+                ((f"mobikectl_path_latency_seconds{{{HERE}}}", "{{instance}} {{link}} {{remote}}"),),
+                "s",
+            ),
+            Panel(
+                "Loss",
+                ((f"mobikectl_path_loss_ratio{{{HERE}}}", "{{instance}} {{link}} {{remote}}"),),
+                "percentunit",
+            ),
+            Panel("Flaps", ((f"mobikectl_path_flaps{{{HERE}}}", "{{instance}} {{link}} {{remote}}"),)),
+        ),
+    ),
+    (
+        "What it stands on",
+        (
+            Panel(
+                "charon's answers (99th percentile)",
+                ((quantile("0.99", "mobikectl_vici_request_duration_seconds"), "{{instance}}"),),
+                "s",
+                6,
+            ),
+            Panel(
+                "The store's answers (99th percentile)",
+                ((quantile("0.99", "mobikectl_store_request_duration_seconds"), "{{instance}}"),),
+                "s",
+                6,
+            ),
+            Panel(
+                "Since the store answered",
+                ((f"mobikectl_store_age_seconds{{{HERE}}}", "{{instance}}"),),
+                "s",
+                6,
+            ),
+            Panel(
+                "Retransmits and netlink overruns",
+                (
+                    (
+                        f"rate(mobikectl_retransmits_total{{{HERE}}}[$__rate_interval])",
+                        "{{instance}} retransmits",
+                    ),
+                    (
+                        f"rate(mobikectl_netlink_overruns_total{{{HERE}}}[$__rate_interval])",
+                        "{{instance}} overruns of {{subscription}}",
+                    ),
+                ),
+                "cps",
+                6,
+            ),
+        ),
+    ),
+)
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard as Grafana reads it."""
+    panels: list[dict[str, Any]] = []
+    y = 0
+    for title, row in ROWS:
+        panels.append(
+            {
+                "id": len(panels) + 1,
+                "type": "row",
+                "title": title,
+                "collapsed": False,
+                "panels": [],
+                "gridPos": {"x": 0, "y": y, "w": WIDTH, "h": 1},
+            }
+        )
+        y += 1
+        x = 0
+        height = 4 if all(panel.kind == "stat" for panel in row) else 8
+        for panel in row:
+            if x + panel.width > WIDTH:
+                x, y = 0, y + height
+            panels.append(_panel(panel, len(panels) + 1, {"x": x, "y": y, "w": panel.width, "h": height}))
+            x += panel.width
+        y += height
+    return {
+        "uid": "mobikectl",
+        "title": "mobikectl",
+        "tags": ["ipsec", "vpn"],
+        "schemaVersion": 38,
+        "version": 1,
+        "editable": True,
+        "graphTooltip": 1,
+        "time": {"from": "now-1h", "to": "now"},
+        "refresh": "10s",
+        "templating": {"list": [_datasource(), _instances()]},
+        "panels": panels,
+    }
+
+
+def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
+    custom = {
+        "stacking": {"mode": "normal" if panel.stacked else "none"},
+        "fillOpacity": 20 if panel.stacked else 0,
+    }
+    return {
+        "id": number,
+        "type": panel.kind,
+        "title": panel.title,
+        "description": panel.text,
+        "datasource": SOURCE,
+        "gridPos": place,
+        "fieldConfig": {
+            "defaults": {
+                "unit": panel.unit,
+                "min": 0,
+                "custom": custom if panel.kind == "timeseries" else {},
+            },
+            "overrides": [],
+        },
+        "options": {"textMode": "name"} if panel.kind == "stat" and panel.unit == "short" else {},
+        "targets": [
+            {"refId": chr(ord("A") + i), "expr": expr, "legendFormat": legend, "datasource": SOURCE}
+            for i, (expr, legend) in enumerate(panel.queries)
+        ],
+    }
+
+
+def _datasource() -> dict[str, Any]:
+    return {"name": "datasource", "type": "datasource", "query": "prometheus", "label": "Data source"}
+
+
+def _instances() -> dict[str, Any]:
+    return {
+        "name": "instance",
+        "type": "query",
+        "label": "Host",
+        "datasource": SOURCE,
+        "query": {"query": "label_values(mobikectl_build_info, instance)", "refId": "instances"},
+        "refresh": 2,
+        "multi": True,
+        "includeAll": True,
+        "allValue": ".*",
+    }
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(dashboard(), indent=2) + "\n")
