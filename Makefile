@@ -13,7 +13,7 @@ OUT    ?= out
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system lint types unit charon lab lab-kernel test bench clean
+.PHONY: help setup need-root venv system lint types unit charon lab lab-kernel compose-lab test-compose test bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -67,6 +67,16 @@ lab-kernel: setup plugin ## the same scenarios on a real kernel ESP path (user-m
 
 test: need-root lint types unit charon lab lab-kernel ## everything that CI runs
 	@echo "== all passed"
+
+compose-lab: ## the cluster in containers: drain a gateway, lose the leader, see it, tear down (needs Docker)
+	@packaging/compose/story $(OUT)/compose
+
+# Where no Docker engine answers there is nothing to test, and that is said.
+test-compose: ## the same as a test: passes where there is no Docker engine, and says so
+	@status=0
+	packaging/compose/story $(OUT)/compose || status=$$?
+	((status != 3)) || { echo "mobikectl: no Docker engine: the containers are not tested here"; exit 0; }
+	exit $$status
 
 bench: setup ## measure, and write the results to $(OUT)/bench
 	mkdir -p $(OUT)/bench
