@@ -140,11 +140,13 @@ class Bridge:
 
     async def _follow_sas(self, tasks: asyncio.TaskGroup) -> None:
         with self._tracker.subscribe() as feed:
-            async for event in feed:
-                if isinstance(event, SaRekeyed):
-                    self._rekeyed(event)
-                elif isinstance(event, SaDown):
-                    self._down(event.sa.uniqueid)
+            async for first in feed:
+                # The model is ahead of its events: a rekeying among those that wait must not look like an end.
+                for event in (first, *feed.take()):
+                    if isinstance(event, SaRekeyed):
+                        self._rekeyed(event)
+                    elif isinstance(event, SaDown):
+                        self._down(event.sa.uniqueid)
                 self._level(tasks)
                 self._wake()
                 for heard in [self._strangers.popleft() for _ in range(len(self._strangers))]:
