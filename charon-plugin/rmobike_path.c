@@ -17,6 +17,7 @@
 #include <daemon.h>
 #include <threading/mutex.h>
 #include <collections/hashtable.h>
+#include <processing/jobs/callback_job.h>
 #include <sa/ikev2/tasks/ike_mobike.h>
 
 #include "rmobike_task.h"
@@ -31,6 +32,14 @@
  * tried too, of which the first that answers would win
  */
 #define CURRENT_PROBES 2
+
+/**
+ * The first probe is sent again after this time, in ms, then after twice that,
+ * and so on up to the last: a node that is just taking over the IKE_SA does not
+ * answer before, and charon itself waits for 2.5 seconds
+ */
+#define FIRST_REPEAT 50
+#define LAST_REPEAT 800
 
 /**
  * How often an update is started anew on the IKE_SA that replaced its own
@@ -48,6 +57,16 @@ struct update_t {
 	 * Path it is to lead to
 	 */
 	rmobike_path_t *path;
+
+	/**
+	 * Number of its own
+	 */
+	u_int number;
+
+	/**
+	 * No probe was answered yet, locked by the mutex
+	 */
+	bool unanswered;
 
 	/**
 	 * Its task came to another IKE_SA by a rekeying
@@ -90,10 +109,30 @@ static struct {
 	hashtable_t *updates;
 
 	/**
+	 * Last number used
+	 */
+	u_int numbers;
+
+	/**
 	 * Leaf mutex for the above
 	 */
 	mutex_t *mutex;
 } global;
+
+/**
+ * A probe that is sent again
+ */
+typedef struct {
+
+	/** update it belongs to */
+	u_int number;
+
+	/** packet, with its path */
+	packet_t *packet;
+
+	/** time until it is sent next, in ms */
+	u_int delay;
+} repeat_t;
 
 /*
  * Described in header
@@ -195,6 +234,81 @@ static void send_on(packet_t *packet, host_t *me, host_t *other)
 }
 
 /**
+ * Check if an update still waits for the answer to a probe
+ */
+static bool is_unanswered(u_int number)
+{
+	enumerator_t *enumerator;
+	update_t *update;
+	bool unanswered = FALSE;
+
+	global.mutex->lock(global.mutex);
+	enumerator = global.updates->create_enumerator(global.updates);
+	while (!unanswered && enumerator->enumerate(enumerator, NULL, &update))
+	{
+		unanswered = update->number == number && update->unanswered;
+	}
+	enumerator->destroy(enumerator);
+	global.mutex->unlock(global.mutex);
+	return unanswered;
+}
+
+/**
+ * Note that a probe of an update was answered
+ */
+static void note_answered(update_t *update)
+{
+	global.mutex->lock(global.mutex);
+	update->unanswered = FALSE;
+	global.mutex->unlock(global.mutex);
+}
+
+/**
+ * Job that sends a probe again
+ */
+static job_requeue_t repeat(repeat_t *data)
+{
+	if (!is_unanswered(data->number))
+	{
+		return JOB_REQUEUE_NONE;
+	}
+	charon->sender->send(charon->sender, data->packet->clone(data->packet));
+	data->delay *= 2;
+	return data->delay > LAST_REPEAT ? JOB_REQUEUE_NONE
+									 : JOB_RESCHEDULE_MS(data->delay);
+}
+
+/**
+ * Destroy a probe that is sent again
+ */
+static void repeat_destroy(repeat_t *data)
+{
+	data->packet->destroy(data->packet);
+	free(data);
+}
+
+/**
+ * Send a probe again a few times, on a path whose addresses are cloned
+ */
+static void repeat_on(update_t *update, packet_t *packet, host_t *me,
+					  host_t *other)
+{
+	repeat_t *data;
+
+	INIT(data,
+		.number = update->number,
+		.packet = packet->clone(packet),
+		.delay = FIRST_REPEAT,
+	);
+	data->packet->set_source(data->packet, me->clone(me));
+	data->packet->set_destination(data->packet, other->clone(other));
+	lib->scheduler->schedule_job_ms(lib->scheduler,
+			(job_t*)callback_job_create((void*)repeat, data,
+										(void*)repeat_destroy, NULL),
+			FIRST_REPEAT);
+}
+
+/**
  * Replaces ike_mobike_t.transmit
  */
 static bool transmit(ike_mobike_t *mobike, packet_t *packet)
@@ -212,6 +326,10 @@ static bool transmit(ike_mobike_t *mobike, packet_t *packet)
 		return update->transmit(mobike, packet);
 	}
 	DBG1(DBG_IKE, "checking wanted path %#H - %#H", me, other);
+	if (!update->probes)
+	{
+		repeat_on(update, packet, me, other);
+	}
 	send_on(packet, me, other);
 	if (update->probes >= EXCLUSIVE_PROBES + CURRENT_PROBES)
 	{
@@ -376,6 +494,10 @@ static status_t process(task_t *task, message_t *message)
 	bool probing = mobike->is_probing(mobike);
 	status_t status;
 
+	if (probing)
+	{
+		note_answered(update);
+	}
 	if (probing && is_unsure(update->path))
 	{
 		status = process_unsure(update, ike_sa, task, message);
@@ -458,6 +580,7 @@ void rmobike_path_update(rmobike_path_t *this, ike_sa_t *ike_sa)
 	mobike->roam(mobike, FALSE);
 	INIT(update,
 		.path = this,
+		.unanswered = TRUE,
 		.transmit = mobike->transmit,
 		.build = mobike->task.build,
 		.process = mobike->task.process,
@@ -472,6 +595,7 @@ void rmobike_path_update(rmobike_path_t *this, ike_sa_t *ike_sa)
 	this->attempts++;
 
 	global.mutex->lock(global.mutex);
+	update->number = ++global.numbers;
 	global.updates->put(global.updates, mobike, update);
 	global.mutex->unlock(global.mutex);
 

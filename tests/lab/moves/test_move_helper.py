@@ -385,3 +385,60 @@ async def test_nonsense_is_refused_with_a_reason(ring: MoveLab, command: str) ->
     for unknown in ({"ike_id": "4000"}, {"spi_i": "1" * 16, "spi_r": "2" * 16}):
         with pytest.raises(Exception, match=UNKNOWN):
             await ring.gateways["gw1"].command(command, **unknown)
+
+
+# --- with the switch --------------------------------------------------------------------------------
+
+STRICT_NAT = """
+table ip nat {
+  chain post {
+    type nat hook postrouting priority 100
+    ip saddr 198.18.1.2 masquerade
+  }
+}
+table ip guard {
+  chain passing {
+    type filter hook forward priority 0
+    ip saddr 198.18.1.2 accept
+    ct state { established, related } accept
+    drop
+  }
+}
+"""
+
+
+async def test_a_client_behind_a_nat_moves_by_itself_when_it_was_asked_to_switch(lab: MoveLab) -> None:
+    """The source asks it over the path that works; its update goes to the target, which never speaks first."""
+    run("ip", "netns", "exec", lab.router, "nft", STRICT_NAT)
+    await lab.start()
+    await taken(lab)
+    await lab.client.command("set-policy", accept="listed", allow="198.18.0.0/16")
+    await lab.connect()
+    spis = await imported(lab)
+    gw1, gw2 = lab.gateways["gw1"], lab.gateways["gw2"]
+    async with mover(gw1) as source, mover(gw2) as target:
+        sa = await until(source, spis, busy=False)
+        assert sa.nat_remote
+        ping = await lab.ping(300)
+        await gw1.command(
+            "switch-address", ike_id=sa.ike_id, address=lab.address("gw2"), token=AGAIN, foreign="yes"
+        )
+        await gw1.event("switch-acked", token=AGAIN)
+        frozen = await source.freeze(spis)
+        await source.passivate(spis)
+        await asyncio.sleep(0.2)  # another node is not asked in no time
+        there = await target.activate(
+            spis,
+            mids=(frozen.mid_initiator, frozen.mid_responder),
+            address=ip_address(lab.address("gw2")),
+            peer_r=True,
+            own_r=False,
+        )
+        assert there.standing is Standing.ACTIVE
+        await lab.client.event("update-done", cause="switch", remote=lab.address("gw2"))
+        await until(target, spis, busy=False)
+        await source.drop(spis)
+    sent, answered = await ping.result()
+    assert answered >= sent - 30
+    assert "path probing attempt" not in lab.client.log, "the client asked again before charon would have"
+    assert spis_of(await lab.client.sa(remote_host=lab.address("gw2"))) == spis
