@@ -130,7 +130,7 @@ def told(move: MoveRecord, ended: Sequence[Handover]) -> Steps:
     if len(over) == len(ended):
         return _from(
             move.state,
-            (MoveState.MOVED, f"its client answered at {move.target}"),
+            (MoveState.MOVED, f"its client came to {move.target}"),
             (MoveState.VERIFIED, f"{move.target} serves it; dropped here without a word to the client"),
         )
     if any(each.state is SourceState.LOST for each in ended):

@@ -67,13 +67,12 @@ class SaControl(Protocol):
         self,
         held: HeldSa,
         *,
-        address: IpAddress,
         mids: tuple[int, int] | None,
         roam: bool,
         peer_r: bool,
         own_r: bool,
     ) -> None:
-        """Serve a passive IKE_SA at our ``address``, its next requests (ours, the peer's) having these message IDs.
+        """Serve a passive IKE_SA, its next requests (ours, the peer's) having these message IDs.
 
         ``roam``: tell the peer our address. ``peer_r``, ``own_r``: who announced SWITCH_TO_IP_ADDRESS. Raise MoveError.
         """
@@ -83,6 +82,9 @@ class SaControl(Protocol):
 
     async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
         """Ask the peer to use another node's ``address``; return when it has answered. Raise MoveError: it has not."""
+
+    async def call_back(self, ike_id: int) -> None:
+        """Have the peer hear us, where another node may have used message IDs that are ours again."""
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         """Begin to rekey the CHILD_SAs with these inbound SPIs."""

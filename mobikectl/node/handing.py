@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import (
     CharonError,
+    CharonUnreachableError,
     DecodeError,
     MobikectlError,
     MoveError,
@@ -41,10 +42,14 @@ class HandingTimes:
     """Seconds."""
 
     chain_s: float = 2.0
+    quiet_s: float = 8.0
+    """A rekeying ends: charon keeps a rekeyed CHILD_SA for 5 s (``charon.delete_rekeyed_delay``)."""
     offer_s: float = 5.0
     ask_s: float = 5.0
     freeze_s: float = 2.0
     """An exchange that is under way ends."""
+    back_s: float = 15.0
+    """charon is started again."""
     start_s: float = 4.0
     recall_s: float = 3.0
     hold_s: float = 0.3
@@ -88,6 +93,8 @@ class _Work:
     """By outbound SPI: the last number that is ours."""
     asked: bool = False
     """The peer was asked to switch and will come by itself."""
+    started: bool = False
+    """The target may have sent something to the peer."""
     stop: bool = False
     tries: int = 0
 
@@ -127,7 +134,7 @@ class Handing:
     async def settle(self, order: Order) -> Handover:
         """Given an order that an earlier life of this node began, see to it that one node serves the IKE_SA."""
         held = await self._control.look(order.spis)
-        work = _Work(order, held=held)
+        work = _Work(order, held=held, started=True)
         return await self._guarded(work, Handover.resumed(present=held is not None))
 
     async def _guarded(self, work: _Work, handover: Handover) -> Handover:
@@ -170,11 +177,14 @@ class Handing:
     async def _offer(self, work: _Work) -> Outcome:
         order = work.order
         try:
-            held = await self._control.look(order.spis)
+            held = await self._steady(order.spis)
             if held is None:
                 return Event.REFUSED, "it is not here any more"
             if not held.serving or not held.steady:
-                return Event.REFUSED, "it or one of its CHILD_SAs is just changing"
+                return (
+                    Event.REFUSED,
+                    "it is not served here" if held.steady else "a CHILD_SA is just changing",
+                )
             chain = await self._broker.wait_for(order.spis, held.inbound, timeout=self._times.chain_s)
             work.held = held
             await self._first_numbers(work, held)
@@ -193,8 +203,18 @@ class Handing:
         )
         return await self._asked(work, OFFER, offer.to_secret(), self._times.offer_s, Stands.PASSIVE)
 
+    async def _steady(self, spis: IkeSpis) -> HeldSa | None:
+        """Return the IKE_SA as soon as nothing of it is changing, or as it is after a while."""
+        deadline = time.monotonic() + self._times.quiet_s
+        while True:
+            held = await self._control.look(spis)
+            if held is None or (held.serving and held.steady) or time.monotonic() > deadline:
+                return held
+            await asyncio.sleep(0.01)
+
     async def _start(self, work: _Work) -> Outcome:
         order, held = work.order, work.held
+        work.started = True
         try:
             # Up to here it is served again by itself should this process die; from here on only the target can say.
             if held is None or not await self._control.passivate(order.spis):
@@ -273,6 +293,12 @@ class Handing:
                     return Event.REFUSED, str(error)
                 await asyncio.sleep(0.01)
                 continue
+            except CharonUnreachableError as error:
+                # It may be dead. Back again it says whether it still has the IKE_SA; if not, the target starts it.
+                if work.stop or time.monotonic() > deadline + self._times.back_s:
+                    return Event.UNCLEAR, str(error)
+                await asyncio.sleep(0.1)
+                continue
             except CharonError as error:
                 return Event.UNCLEAR, str(error)
             break
@@ -318,6 +344,8 @@ class Handing:
     async def _thaw(self, work: _Work) -> Outcome:
         try:
             had = await self._control.thaw(work.order.spis)
+            if had and work.started and work.held is not None:
+                await self._control.call_back(work.held.ike_id)
         except CharonError as error:
             return Event.UNCLEAR, str(error)
         return (Event.DONE, "") if had else (Event.ABSENT, "charon does not have it any more")

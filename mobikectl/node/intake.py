@@ -13,9 +13,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
+from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.netlink.esp import Received
 from mobikectl.protocol.handover import Ask, TargetState, asked
+from mobikectl.wire.ha import Host
 from mobikectl.wire.handover import Standing, Stands
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ class Intake:
             self._note(offer.spis, None)
             try:
                 self._broker.forget(offer.spis)
-                await self._broker.replay(offer.chain.at(offer.local, offer.remote))
+                # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
+                await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
                 await self._appeared(offer)
             except BaseException:
                 self._give_back(offer.spis)
@@ -135,7 +137,7 @@ class Intake:
                 await self._activate(held, taken.offer, start)
             answered = held if held.serving and taken is None else await self._heard(start)
             if answered is None:
-                return Standing(Stands.STARTED, "its client did not answer")
+                return Standing(Stands.STARTED, "its client did not come")
             await self._served(answered, taken, start)
             return _standing(TargetState.SERVED)
 
@@ -209,7 +211,10 @@ class Intake:
     async def _appeared(self, offer: Offer) -> None:
         deadline = time.monotonic() + self._times.appear_s
         while True:
-            held = await self._control.look(offer.spis)
+            try:
+                held = await self._control.look(offer.spis)
+            except DecodeError:
+                held = None  # it has no addresses yet
             if held is not None and not held.serving and set(held.children) == set(offer.children):
                 return
             if time.monotonic() > deadline:
@@ -248,7 +253,6 @@ class Intake:
         taken.started = start
         await self._control.activate(
             held,
-            address=offer.address,
             mids=start.mids,
             roam=start.roam,
             peer_r=offer.peer_r,
@@ -275,7 +279,7 @@ class Intake:
             held = await self._control.look(start.spis)
             if held is None:
                 raise MoveError(f"{start.spis} went away while it was started", hint="see charon's log")
-            if _has_answered(held, start):
+            if _has_come(held, start):
                 return held
             if time.monotonic() > deadline:
                 return None
@@ -304,17 +308,23 @@ def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
         return TargetState.PASSIVE
     start = taken.started if taken is not None else None
     # Without a start that is under way here, whoever talks is the client.
-    return TargetState.SERVED if start is None or _has_answered(held, start) else TargetState.STARTED
+    return TargetState.SERVED if start is None or _has_come(held, start) else TargetState.STARTED
 
 
 def _key(spis: IkeSpis) -> str:
     return f"{_IN}{spis.initiator:016x}{spis.responder:016x}"
 
 
-def _has_answered(held: HeldSa, start: Start) -> bool:
+def _has_come(held: HeldSa, start: Start) -> bool:
+    """Whether the client is here.
+
+    A request of its own says so: it moves by UPDATE_SA_ADDRESSES (RFC 4555 section 3.5). One that is told our address
+    and follows without a word, as strongSwan does, only answers that; without being told (no ``roam``) an answer says
+    nothing, as it would come from where the client was.
+    """
     ours, theirs = start.mids or (held.mid_initiator, held.mid_responder)
-    answered = held.mid_initiator > ours and not held.busy
-    return held.serving and (answered or held.mid_responder > theirs)
+    followed = start.roam and held.mid_initiator > ours and not held.busy
+    return held.serving and (followed or held.mid_responder > theirs)
 
 
 def _standing(state: TargetState) -> Standing:

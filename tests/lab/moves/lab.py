@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import subprocess
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ class MoveLab:
         self.gateways = {
             name: self._node(name, charon_settings=HA.format(load=load), plugin=plugin) for name in GATEWAYS
         }
-        self.client = self._node("client", plugin=plugin)
+        self.client = self._node("client", plugin=plugin, settings="allow = 198.18.8.0/21")
         self.brokers: dict[str, HaBroker] = {}
         self._stack = AsyncExitStack()
 
@@ -77,9 +78,11 @@ class MoveLab:
     def build(self) -> None:
         for ns in (*(node.ns for node in self.nodes), self.router):
             run("ip", "netns", "add", ns)
-            run("ip", "-n", ns, "link", "set", "lo", "up")
             for key in ("all", "default"):
-                run("ip", "netns", "exec", ns, "sysctl", "-qw", f"net.ipv4.conf.{key}.rp_filter=0")
+                # Without IPv6 no link-local address becomes valid seconds later, at which every charon would roam.
+                run("ip", "netns", "exec", ns, "sysctl", "-qw", f"net.ipv4.conf.{key}.rp_filter=0",
+                    f"net.ipv6.conf.{key}.disable_ipv6=1")  # fmt: skip
+            run("ip", "-n", ns, "link", "set", "lo", "up")
         run("ip", "netns", "exec", self.router, "sysctl", "-qw", "net.ipv4.ip_forward=1")
         for number, (node, net) in enumerate(
             zip(self.nodes, ("198.18.1", *GATEWAYS.values()), strict=True), start=1
@@ -173,6 +176,44 @@ class MoveLab:
                     }
                 },
             )
+
+    def nft(self, rules: str) -> None:
+        """Load nftables rules into the router."""
+        command = ["ip", "netns", "exec", self.router, "nft", "-f", "-"]
+        subprocess.run(command, input=rules.encode(), check=True, timeout=30)
+
+    def masquerade(self) -> None:
+        """Put the client behind a strict NAT: nothing comes in but answers."""
+        self.nft(
+            """table ip nat {
+                 chain post {
+                   type nat hook postrouting priority 100
+                   ip saddr 198.18.1.2 masquerade
+                 }
+               }
+               table ip guard {
+                 chain passing {
+                   type filter hook forward priority 0
+                   oifname "up1" ct state { established, related } accept
+                   oifname "up1" drop
+                 }
+               }
+            """
+        )
+
+    def block(self, gateway: str) -> None:
+        """Drop what goes to a gateway, and what comes from it."""
+        address = self.address(gateway)
+        self.nft(
+            f"""table ip dead {{
+                  chain passing {{
+                    type filter hook forward priority -10
+                    ip daddr {address} drop
+                    ip saddr {address} drop
+                  }}
+                }}
+            """
+        )
 
     async def connect(self) -> None:
         async with self.client.vici as session:

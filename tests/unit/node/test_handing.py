@@ -144,10 +144,10 @@ async def test_an_exchange_that_does_not_end_stops_it(world: World) -> None:
     assert "exchange is under way" in await kept(world)
 
 
-async def test_a_client_that_does_not_answer_at_the_target_stays(world: World) -> None:
+async def test_a_client_that_answers_and_does_not_come_stays(world: World) -> None:
     world.there.client_answers = False
-    assert "did not answer" in await kept(world)
-    assert world.here.did[-2:] == ["freeze", "thaw"]
+    assert "did not come" in await kept(world)
+    assert world.here.did[-3:] == ["freeze", "thaw", "call back"]
     assert world.there.did[-1] == "remove"
 
 

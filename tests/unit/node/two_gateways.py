@@ -110,7 +110,6 @@ class Gateway:
         self,
         held: HeldSa,
         *,
-        address: IpAddress,
         mids: tuple[int, int] | None,
         roam: bool,
         peer_r: bool,
@@ -121,6 +120,8 @@ class Gateway:
         ours, theirs = mids
         if self.client_answers:
             ours, theirs = (ours + 1, theirs) if roam else (ours, theirs + 1)
+        elif not roam:
+            ours += 1  # it answers what charon may ask, from where it is
         self.sa = replace(
             held, serving=True, frozen=False, mid_initiator=ours, mid_responder=theirs, busy=False
         )
@@ -134,6 +135,9 @@ class Gateway:
         self._note(f"switch {address}")
         if self.switch_fails:
             raise MoveError("the peer does not answer")
+
+    async def call_back(self, ike_id: int) -> None:
+        self._note("call back")
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         self.rekeyed += children
@@ -241,7 +245,7 @@ class World:
             self.here, self.here, self.here, self.wire,
             is_out=self.wire.is_out,
             times=HandingTimes(
-                chain_s=0.1, freeze_s=0.1, start_s=1.0, hold_s=0.01, again_s=(0.01, 0.05), recall_s=0.5
+                chain_s=0.1, quiet_s=0.2, freeze_s=0.1, start_s=1.0, hold_s=0.01, again_s=(0.01, 0.05), recall_s=0.5
             ),
             told=lambda _, handover: self.states.append(handover.state.value),
         )  # fmt: skip
