@@ -194,6 +194,7 @@ def test_a_client_moves_when_its_charon_has_another_gateway_address() -> None:
 
 def test_with_kernel_esp_a_cluster_runs_only_with_the_stores_that_add_something_there() -> None:
     assert set(scenario_names(esp="kernel")) < set(scenario_names(esp="userland")) == set(scenario_names())
-    assert "cluster-balance+etcd" in scenario_names(esp="kernel")
+    assert "cluster-drain-redirect" in scenario_names(esp="kernel")
+    assert "cluster-drain-redirect+etcd" not in scenario_names(esp="kernel")
     with pytest.raises(LabError, match=r"cluster\.kernel"):
         parse_topology(changed("cluster", "kernel", to=["paper"]), where="here")
