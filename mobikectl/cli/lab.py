@@ -64,7 +64,7 @@ STORE = click.option(
 @lab.command()
 @click.argument("scenario")
 @click.option("--name", help="The lab's name (default: one is made up).")
-@click.option("--esp", type=click.Choice(["auto", "userland", "kernel"]), default="auto", show_default=True)
+@ESP
 @click.option("--sidecar/--no-sidecar", default=None, help="Start sidecars (default: a cluster's are).")
 @STORE
 def up(scenario: str, name: str | None, esp: str, sidecar: bool | None, store: str | None) -> None:
@@ -183,7 +183,13 @@ def _only_lab() -> str:
 @click.argument("scenarios", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every scenario.")
 @ESP
-@click.option("--out", type=click.Path(path_type=Path), default=Path("out/lab"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("out/lab"),
+    show_default=True,
+    help="Folder of the results.",
+)
 @STORE
 @click.option("--sidecar/--no-sidecar", default=True, help="Without: charon alone, to compare.")
 @click.option("--plain", is_flag=True, hidden=True, help="Progress for the machine outside of the guest.")
@@ -261,7 +267,7 @@ def _show(documents: Sequence[dict[str, Any]]) -> None:
     rows = [_row(document) for document in documents]
     kernel = "this kernel's own" if kernel_has_esp() else "user-mode-linux's"
     where = {"kernel": f"{kernel} ESP", "userland": "charon's userland ESP"}[documents[0]["esp"]]
-    click.echo(f"Measured through the tunnels by a ping each 10 ms, {where}.")
+    click.echo(f"Measured through the tunnels by a ping each 10 ms (200 ms with many clients), {where}.")
     click.echo("IKE: messages on the wire after the tunnel was up; INIT: IKE_SA_INIT among them.\n")
     print_table(["scenario", "result", "lost", "gap", "to new path", "IKE", "INIT"], rows)
     for document in documents:
@@ -299,7 +305,7 @@ def _outcome(document: dict[str, Any]) -> Any:
 
 def _is_reaction(metric: str) -> bool:
     """Whether a metric is one that a scenario's steps measured: a time from a cause to the new path."""
-    general = ("gap_ms", "spacing_median_ms", "spacing_p99_ms", "rtt_median_ms")
+    general = ("gap_ms", "spacing_median_ms", "spacing_p99_ms", "rtt_median_ms", "interval_ms")
     return not metric.endswith(general)
 
 

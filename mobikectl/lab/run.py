@@ -169,7 +169,7 @@ class Run:
         return self._shells[node, family]
 
     def cause(self, label: str) -> Cause:
-        """Given what a step is about to do by other means, remember it with its moment."""
+        """Given what a step is about to do by other means ("WHO: what"), remember it with its moment."""
         return self._remember(Cause(time.monotonic(), label))
 
     @property

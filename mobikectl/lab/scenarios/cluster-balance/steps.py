@@ -13,7 +13,7 @@ async def steps(run: Run) -> None:
     fleet, cluster = run.fleets["fleet"], run.the_cluster
     await cluster.led()
     await cluster.mobikectl("gateway2", "pause")
-    run.cause("lopsided load")
+    run.cause("clients: lopsided load")
     first = fleet.tunnels[0].remote
     fleet.load.set({t.name: HEAVY for t in fleet.tunnels if t.remote == first})
     await run.traffic(WINDOW)

@@ -8,11 +8,11 @@ DRAIN = ("drain", "gateway1", "--mechanism", "redirect", "--timeout", "30", "--w
 async def steps(run: Run) -> None:
     """Drain on the other gateway, wait for the end as the command does, and undo it."""
     cluster = run.the_cluster
-    run.cause("drain gateway1 by redirects")
+    run.cause("operator: drain gateway1 by redirects")
     await cluster.mobikectl("gateway2", *DRAIN)
     run.record("drain", "empty")
     await run.traffic(1.0)
-    run.cause("undrain gateway1")
+    run.cause("operator: undrain gateway1")
     await cluster.mobikectl("gateway2", "undrain", "gateway1")
     run.record("undrain", "done")
     await cluster.quiet(2.0)

@@ -46,7 +46,7 @@ async def steps(run: Run) -> None:
 
 
 async def _drain(run: Run, node: str) -> None:
-    run.cause(f"drain {node}")
+    run.cause(f"operator: drain {node}")
     await run.the_cluster.mobikectl(node, "drain", node, "--mechanism", "redirect", "--rate", RATE)
 
 
