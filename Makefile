@@ -13,7 +13,7 @@ OUT    ?= out
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system lint types unit charon lab lab-kernel compose-lab test-compose test bench clean
+.PHONY: help setup need-root venv system lint types unit charon lab lab-kernel compose-lab test-compose test bench docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -84,6 +84,10 @@ bench: setup ## measure, and write the results to $(OUT)/bench
 	  echo "== bench $$name"
 	  $(BIN)/python benchmarks/$$name.py --json $(OUT)/bench/$$name.json
 	done
+
+docs: venv ## the reference in docs/reference; manual pages and shell completion in $(OUT)
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/man.py $(OUT)
 
 include packaging/plugin.mk
 

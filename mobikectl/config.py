@@ -120,6 +120,7 @@ class MoveSettings:
     tunnel_probe: IpAddress | None = None
     """An address behind the tunnel that answers ICMP echo: probed after each move. None: counters only."""
     on_exit: OnExit = OnExit.CLEAN
+    """What happens to the steering routes when the sidecar stops."""
 
     def __post_init__(self) -> None:
         _require(
@@ -141,7 +142,9 @@ class BridgeTable:
     """Whether and how the sidecar is the bridge of its charon; without it, `mobikectl bridge` can be."""
 
     enabled: bool = False
+    """Be the bridge."""
     speak: tuple[Dialect, ...] = (Dialect.KIVINEN,)
+    """The drafts that are spoken with peers that speak them, too."""
     most_silence_s: int = 86_400
     """The longest planned silence that is allowed, if charon's timers allow it."""
     allow_nat: bool = False
@@ -181,6 +184,7 @@ class Config:
     """Everything that can be configured."""
 
     role: Role = Role.AUTO
+    """What this charon is to its peers."""
     charon: CharonSettings = field(default_factory=CharonSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)

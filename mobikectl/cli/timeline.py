@@ -17,7 +17,13 @@ MAX_SIZE = 64 << 20
 
 @click.command()
 @click.argument("results", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), default=Path("timeline.svg"), show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("timeline.svg"),
+    show_default=True,
+    help="The picture's file.",
+)
 def timeline(results: tuple[Path, ...], out: Path) -> None:
     """Draw scenarios' results (result.json files, or folders that hold them) as SVG, PNG or PDF.
 

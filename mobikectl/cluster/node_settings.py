@@ -45,6 +45,7 @@ class AddressSettings:
     """One unicast address of this node that clients can be served at."""
 
     ip: IpAddress
+    """The address. Clients must be able to reach it."""
     dev: str = ""
     """Its interface: the uplink is down when that is. Empty: it is down when no interface has the address."""
     bytes_per_s: float = inf
@@ -95,6 +96,7 @@ class ClusterSettings:
     overload_limit: float = 0.9
     """The utilisation that must not be exceeded."""
     site: str = ""
+    """Where it is: IKE_SAs of a site are kept in it where there is room."""
     pools: frozenset[str] | None = None
     """Virtual IP pools routed to it; None: all."""
     capacity: Capacity = field(default_factory=Capacity)

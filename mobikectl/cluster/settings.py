@@ -24,9 +24,11 @@ class SqliteSettings:
     """Where the file is and how it is used."""
 
     path: Path = Path("/var/lib/mobikectl/cluster.db")
+    """The file: the same for all nodes of the machine, on a local disk."""
     timeout_s: float = 3.0
     """Every call ends within this time."""
     poll_min_s: float = 0.02
+    """How soon a watch looks again right after a change."""
     poll_max_s: float = 0.25
     """How often a watch looks for changes: often right after one, seldom when nothing happens."""
     history: int = 10_000
@@ -51,12 +53,15 @@ class EtcdSettings:
     timeout_s: float = 3.0
     """Every call ends within this time, whatever number of endpoints was tried."""
     tls: bool = False
+    """Needed for a password, unless etcd is on this machine."""
     ca: Path | None = None
     """Certificates (PEM) that sign etcd's; None: the system's."""
     certificate: Path | None = None
+    """Our own certificate (PEM), where etcd asks for one."""
     key: Path | None = None
-    """Our own certificate and key (PEM), where etcd asks for one."""
+    """The certificate's key (PEM)."""
     user: str = ""
+    """Whom etcd knows us as; empty: etcd asks for no password."""
     password_file: Path | None = None
     """A file whose first line is the password."""
 

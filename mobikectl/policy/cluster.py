@@ -88,8 +88,11 @@ class Capacity:
     """What a node carries at a utilisation of 1.0. A dimension that does not limit it is infinite."""
 
     bytes_per_s: float = inf
+    """Of all CHILD_SAs, in and out together."""
     packets_per_s: float = inf
+    """Of all CHILD_SAs, in and out together."""
     sas: float = DEFAULT_SAS_PER_NODE
+    """IKE_SAs."""
 
     def __post_init__(self) -> None:
         if not (self.bytes_per_s > 0 and self.packets_per_s > 0 and self.sas > 0):

@@ -202,6 +202,7 @@ class InterfaceRule:
     """
 
     pattern: str
+    """As a shell writes it: ``wwan*``, ``eth[0-3]``."""
     use: bool | None = None
     """True: use the link although it would be ignored by default. False: never use it. None: the default."""
     priority: int = 0
@@ -259,6 +260,7 @@ class PathSettings:
     """Go back to the first of ``gateways`` that works. False: stay at the gateway address that works, which
     leaves the choice to a gateway that moves its SAs on purpose."""
     family: FamilyPreference = FamilyPreference.ANY
+    """Which address family paths may have, and which comes first."""
     probe: ProbeSettings = field(default_factory=ProbeSettings)
     hold_down_s: float = 15.0
     """A better path is gone back to only after it was good for this long without a break. A path that went
@@ -275,6 +277,7 @@ class PathSettings:
     """After a failure here (not on the path) or a round in which no path answered: when to try again. Doubles
     each time, up to ``retry_max_s``."""
     retry_max_s: float = 60.0
+    """The longest pause between two tries."""
     end: EndOfPaths = EndOfPaths.KEEP
     end_grace_s: float = 60.0
     """With `EndOfPaths.DELETE`: how long no path must have answered before the SA is terminated."""
