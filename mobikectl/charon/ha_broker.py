@@ -24,19 +24,23 @@ from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
 from mobikectl.charon.protect import protect_process
 from mobikectl.errors import CharonUnreachableError, DecodeError, MoveError, NotFoundError, PrivilegeError
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, IkeId
+from mobikectl.wire.ha_chain import IkeSpis
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from mobikectl.charon.ha_holder import Holder
-    from mobikectl.wire.ha_chain import HaChain, IkeSpis
+    from mobikectl.wire.ha_chain import HaChain
 
 LOG = logging.getLogger(__name__)
 
 HEARTBEAT_S: Final = 1.0
 """charon takes its peer for dead after 2.1 s (ha_segments.c); it must be less than half of that."""
 PRUNE_S: Final = 30.0
+SEGMENT_S: Final = 3.0
 _STATUS: Final = HaMessage.of(HaType.STATUS).to_bytes()
+_SERVING: Final = HaMessage.of(HaType.STATUS, (HaAttribute.SEGMENT, 1)).to_bytes()
+"""charon's own STATUS after it has taken its one segment."""
 _SPARE: Final = 1 << 20
 """The log is rewritten when it has this many octets more than three times what counts."""
 _SILENT_S: Final = 5.0
@@ -99,11 +103,13 @@ class HaBroker:
         self._owner = owner
         self._heard: float | None = None
         self._refused = 0
+        self._segment = False
         self._recording = True
         self._compacted = 0
         self._notes: dict[str, str] = {}
         self._replaying = asyncio.Lock()
         self._news = asyncio.Event()
+        self._listeners: list[Callable[[IkeSpis, bool], None]] = []
         self._taken_over = self._restore()
 
     def _restore(self) -> int:
@@ -143,7 +149,8 @@ class HaBroker:
         now = time.monotonic()
         for octets in self._port.receive():
             self._heard = now
-            if octets == _STATUS:
+            if octets in {_STATUS, _SERVING}:
+                self._take_status(serving=octets == _SERVING)
                 continue
             try:
                 message = HaMessage.from_bytes(octets)
@@ -153,7 +160,31 @@ class HaBroker:
                 continue
             if self._chains.feed(message, now):
                 self._record(message.to_bytes())
+            if message.ike_id is not None:
+                self._tell(IkeSpis.of(message.ike_id), ended=message.kind is HaType.IKE_DELETE)
         self._news.set()
+
+    def listen(self, listener: Callable[[IkeSpis, bool], None]) -> Callable[[], None]:
+        """Given what is told of each IKE_SA that changed, and whether it ended here; return what ends that.
+
+        An IKE_SA that a restarted charon does not have any more has not ended, and nothing is told of it.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def _tell(self, spis: IkeSpis, *, ended: bool) -> None:
+        for listener in tuple(self._listeners):
+            listener(spis, ended)
+
+    def _take_status(self, *, serving: bool) -> None:
+        """It has just started when it serves no segment yet: it takes it as soon as it hears of a peer without.
+
+        Taking it, charon serves every passive IKE_SA that it has, which none told to it before may be.
+        """
+        if not serving:
+            with suppress(CharonUnreachableError):
+                self._port.send(_STATUS)
+        self._segment = serving
 
     def _record(self, octets: bytes) -> None:
         if not self._recording:
@@ -258,6 +289,7 @@ class HaBroker:
                     hint="it would exist twice: end the one that is there first",
                 )
             self._check_owner()
+            await self._has_segment()
             octets = [message.to_bytes() for message in chain.messages]
             try:
                 for message, raw in zip(chain.messages, octets, strict=True):
@@ -268,6 +300,20 @@ class HaBroker:
             except BaseException:
                 self.forget(chain.spis)
                 raise
+
+    async def follow(self, spis: IkeSpis, messages: Sequence[HaMessage]) -> None:
+        """Given a passive IKE_SA that was replayed, tell charon what changed of it since.
+
+        Raise NotFoundError when it is not known, CharonUnreachableError when charon does not listen.
+        """
+        async with self._replaying:
+            if spis not in self._chains:
+                raise NotFoundError(f"IKE_SA {spis} was not told to this node", hint="replay its chain first")
+            self._check_owner()
+            for message in messages:
+                self._port.send(message.to_bytes())
+                if self._chains.feed(message, time.monotonic()):
+                    self._record(message.to_bytes())
 
     def remove(self, spis: IkeSpis) -> None:
         """Given an IKE_SA, have charon drop it without a word to the peer, and forget it.
@@ -284,6 +330,7 @@ class HaBroker:
         """Given an IKE_SA that left this node, forget its keys."""
         if self._chains.forget(spis):
             self._compact()
+            self._tell(spis, ended=True)
 
     def keep_only(self, living: Collection[IkeSpis]) -> int:
         """Given the SPIs of the IKE_SAs that charon has, forget all others. Return how many those were."""
@@ -298,6 +345,19 @@ class HaBroker:
         Raise CharonUnreachableError when charon does not listen.
         """
         self._port.send(HaMessage.of(HaType.RESYNC, (HaAttribute.SEGMENT, 1)).to_bytes())
+
+    async def _has_segment(self) -> None:
+        deadline = time.monotonic() + SEGMENT_S
+        while not self._segment:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    await self._news.wait()
+            except TimeoutError:
+                raise CharonUnreachableError(
+                    f"charon has not taken its HA segment within {SEGMENT_S:g} s",
+                    hint="set segment_count = 1 and no ha secret; see charon's log",
+                ) from None
 
     def _check_owner(self) -> None:
         owner = self._owner()

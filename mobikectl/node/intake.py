@@ -129,6 +129,8 @@ class Intake:
             held = await self._control.look(start.spis)
             if held is None or held.frozen or (taken is None and not held.serving):
                 raise MoveError(f"{start.spis} was not offered to this node", hint="offer it again")
+            if held.serving and taken is not None and taken.started is None:
+                raise MoveError(f"{start.spis} is served here and nobody started it", hint="see charon's log")
             if start.mids is None:
                 start = replace(
                     start, mids=(held.mid_initiator, held.mid_responder), rekey=tuple(held.inbound)
@@ -306,9 +308,10 @@ def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
         return TargetState.SERVED  # and on its way from here to somewhere else
     if not held.serving:
         return TargetState.PASSIVE
-    start = taken.started if taken is not None else None
-    # Without a start that is under way here, whoever talks is the client.
-    return TargetState.SERVED if start is None or _has_come(held, start) else TargetState.STARTED
+    if taken is None:
+        return TargetState.SERVED
+    come = taken.started is not None and _has_come(held, taken.started)
+    return TargetState.SERVED if come else TargetState.STARTED
 
 
 def _key(spis: IkeSpis) -> str:
