@@ -45,7 +45,7 @@ class Cluster:
         """(number of a move, state) -> CLOCK_MONOTONIC when it was seen to be in that state."""
         self.members: frozenset[str] = frozenset()
         """The nodes that are there, as last told."""
-        self._lab = lab
+        self.lab = lab
         self._patience = patience
         self._node = lab.topology.by_role(Role.STORE)[0]
         self._read = 0
@@ -53,11 +53,11 @@ class Cluster:
     async def start(self) -> None:
         """Begin to follow the store."""
         argv = [sys.executable, "-m", "mobikectl.lab.storelog", *self.store.where(), CLUSTER]
-        self._lab.start(self._node, "storelog", argv)
+        self.lab.start(self._node, "storelog", argv)
 
     def refresh(self) -> None:
         """Take in what was told since the last time."""
-        path = self._lab.record.node_dir(self._node) / "storelog.out"
+        path = self.lab.record.node_dir(self._node) / "storelog.out"
         with path.open("rb") as file:
             file.seek(self._read)
             lines = file.read().split(b"\n")
@@ -150,7 +150,7 @@ class Cluster:
 
     async def served_by(self, node: str) -> int:
         """Return how many IKE_SAs a gateway's charon has established."""
-        return len(sa_keys(await asyncio.to_thread(list_sas, self._lab.vici_socket(node))))
+        return len(sa_keys(await asyncio.to_thread(list_sas, self.lab.vici_socket(node))))
 
     async def empty(self, node: str, *, within: float) -> None:
         """Wait until a gateway's charon has no IKE_SA."""
@@ -163,10 +163,10 @@ class Cluster:
     async def leaked_routes(self) -> int:
         """Return how many steering routes the gateways have that no IKE_SA of theirs needs."""
         leaked = 0
-        for node in self._lab.topology.by_role(Role.GATEWAY):
-            listed = await asyncio.to_thread(list_sas, self._lab.vici_socket(node))
+        for node in self.lab.topology.by_role(Role.GATEWAY):
+            listed = await asyncio.to_thread(list_sas, self.lab.vici_socket(node))
             needed = {(str(sa["remote-host"]), str(sa["local-host"])) for _, sa in listed}
-            lines = await self._lab.run_in(
+            lines = await self.lab.run_in(
                 node, "ip", "-4", "route", "show", "table", "all", "proto", str(ROUTE_PROTOCOL)
             )
             for words in map(str.split, lines.splitlines()):
@@ -179,23 +179,23 @@ class Cluster:
     async def cut_off(self, node: str) -> None:
         """Take a gateway's way to the store from it: silently in the network, by a limit on writing for a file."""
         if self.store.kind == "sqlite":
-            self.store.cut_off(self._lab.newest(node, "sidecar"))
+            self.store.cut_off(self.lab.newest(node, "sidecar"))
             return
         for selector in (f"iif {node}", f"to {self._management(node)}"):
             rule = ("rule", "add", "pref", DROP_PREFERENCE, *selector.split(), "blackhole")
-            await self._lab.run_in(MANAGEMENT, "ip", *rule)
+            await self.lab.run_in(MANAGEMENT, "ip", *rule)
 
     async def join_again(self, node: str) -> None:
         """Give a gateway that was cut off its way to the store back."""
         if self.store.kind == "sqlite":
-            self.store.join_again(self._lab.newest(node, "sidecar"))
+            self.store.join_again(self.lab.newest(node, "sidecar"))
             return
         for selector in (f"iif {node}", f"to {self._management(node)}"):
             rule = ("rule", "del", "pref", DROP_PREFERENCE, *selector.split(), "blackhole")
-            await self._lab.run_in(MANAGEMENT, "ip", *rule)
+            await self.lab.run_in(MANAGEMENT, "ip", *rule)
 
     def _management(self, node: str) -> str:
-        ends = self._lab.topology.ends_of(node)
+        ends = self.lab.topology.ends_of(node)
         return next(str(end.addresses[0].ip) for end in ends if end.dev == MANAGEMENT)
 
     # --- processes -------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ class Cluster:
         self._signal(node, signal.SIGCONT)
 
     def _signal(self, node: str, number: signal.Signals) -> None:
-        if not self._lab.signal(self._lab.newest(node, "sidecar"), number):
+        if not self.lab.signal(self.lab.newest(node, "sidecar"), number):
             raise LabError(f"{node}: the sidecar was gone already", hint="see sidecar.out")
 
     # --- measuring -------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class Cluster:
     async def mobikectl(self, node: str, *argv: str, deadline: float = 60.0, check: bool = True) -> str:
         """Run mobikectl on a node as its operator would; return what it says."""
         command = (sys.executable, "-m", "mobikectl", *argv, "--config", f"/run/{CONFIGURATION}")
-        return await self._lab.run_in(node, *command, deadline=deadline * self._patience, check=check)
+        return await self.lab.run_in(node, *command, deadline=deadline * self._patience, check=check)
 
 
 def _begun(move: dict[str, Any]) -> bool:

@@ -174,7 +174,9 @@ class Run:
 
     @property
     def the_cluster(self) -> Cluster:
-        """The cluster. Raise LabError: the scenario has none."""
+        """The cluster. Raise LabError: the scenario has none, or its sidecars do not run."""
+        if not self.sidecar:
+            raise LabError("without sidecars there is nobody to act", hint="leave --no-sidecar away")
         if self.cluster is None:
             raise LabError("this scenario has no cluster", hint="add [cluster] to its scenario.toml")
         return self.cluster

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +12,8 @@ from mobikectl.errors import LabError
 from mobikectl.lab.cluster import Cluster, peer_of
 from mobikectl.lab.instance import Lab
 from mobikectl.lab.record import Record
+from mobikectl.lab.run import Run
 from mobikectl.lab.scenario import load_scenario
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -97,6 +96,14 @@ def test_a_step_counts_from_when_it_was_first_seen(cluster: Cluster, told: Path)
 async def test_what_does_not_happen_in_time_is_named(cluster: Cluster) -> None:
     with pytest.raises(LabError, match="somebody leads who is not gateway1"):
         await cluster.led(not_by=("gateway1",), within=0.05)
+
+
+@pytest.mark.parametrize(("sidecar", "why"), [(True, "has no cluster"), (False, "without sidecars")])
+def test_steps_are_told_why_there_is_no_cluster_to_act_on(cluster: Cluster, sidecar: bool, why: str) -> None:
+    there = None if sidecar else cluster
+    run = Run(cluster.lab, {}, {}, cluster=there, folder=Path(), sidecar=sidecar, tell=lambda _: None)
+    with pytest.raises(LabError, match=why):
+        _ = run.the_cluster
 
 
 def test_the_name_of_an_ike_sa_holds_its_peers_identity() -> None:
