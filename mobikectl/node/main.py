@@ -19,6 +19,8 @@ from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
+from mobikectl.errors import MobikectlError
+from mobikectl.node.carriage import Carriage, carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
 from mobikectl.node.memory import Memory
 from mobikectl.node.names import SaNames
@@ -78,6 +80,7 @@ class ClusterNode:
         self._leadership: Leadership | None = None
         self._decider: Decider | None = None
         self._executor: ClusterExecutor | None = None
+        self._carriage: Carriage | None = None
         self._failure = ""
 
     async def run(self) -> None:
@@ -104,6 +107,7 @@ class ClusterNode:
             self._decider = Decider(
                 store, DeciderSettings(self.settings.policy, self.settings.balance), tell=self._tell
             )
+            self._carriage = await self._carrying(stack, store)
             self._executor = ClusterExecutor(
                 store,
                 self.settings.node,
@@ -114,6 +118,7 @@ class ClusterNode:
                 events=self._events,
                 in_step=self._in_step,
                 may_begin=self._is_member,
+                carrier=self._carriage.carrier if self._carriage is not None else None,
             )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._reporter.measure(), name="load")
@@ -121,6 +126,18 @@ class ClusterNode:
                 tasks.create_task(self._executor.run(), name="cluster moves")
                 if self.settings.placement is not Placement.OFF:
                     tasks.create_task(self._placer.run(store), name="placement")
+
+    async def _carrying(self, stack: AsyncExitStack, store: Store) -> Carriage | None:
+        """Return what carries IKE_SAs over; None: it is not configured, or cannot be had, which is told."""
+        if self.settings.transfer is None:
+            return None
+        try:
+            return await stack.enter_async_context(
+                carriage(self.settings, self.settings.transfer, self._instance, store, self._beside)
+            )
+        except MobikectlError as error:
+            self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {error}", {})
+            return None
 
     def redirected(self, peer: str) -> None:
         """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""
@@ -133,7 +150,9 @@ class ClusterNode:
 
     async def _be_member(self, leases: Store) -> None:
         membership = Membership(
-            leases, self.settings.member(self._instance, __version__), self.settings.store.lease
+            leases,
+            self.settings.member(self._instance, __version__, carries=self._carriage is not None),
+            self.settings.store.lease,
         )
 
         async def present(presence: Presence) -> None:
@@ -196,6 +215,7 @@ class ClusterNode:
             "moves_under_way": self._executor.under_way if self._executor is not None else 0,
             "balance": self.settings.balance.value,
             "placement": {"mode": self.settings.placement.value, "answer": plain(self._placer.placement)},
+            "carries": plain(self._carriage.broker.status) if self._carriage is not None else None,
             "failure": self._failure,
         }
 

@@ -1,0 +1,153 @@
+"""Everything that a node needs to carry IKE_SAs over, put together: broker, transfer, the two sides of a handover."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from mobikectl.charon.ha_broker import open_broker
+from mobikectl.charon.ha_holder import open_holder, peer_uid
+from mobikectl.errors import CharonUnreachableError, MobikectlError
+from mobikectl.netlink.esp import EspSequences
+from mobikectl.node.carry import HandoverCarrier
+from mobikectl.node.charon_control import CharonControl
+from mobikectl.node.handing import Handing
+from mobikectl.node.intake import Intake
+from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
+from mobikectl.wire.ha_chain import IkeSpis
+from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
+from mobikectl.wire.transfer import Greeting
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from mobikectl.charon.ha_broker import HaBroker
+    from mobikectl.cluster.node_settings import ClusterSettings, TransferSettings
+    from mobikectl.cluster.store import Store
+    from mobikectl.model import IkeSa
+    from mobikectl.node.reporter import Beside
+    from mobikectl.transfer import Request
+    from mobikectl.wire.secret import SecretBytes
+
+log = logging.getLogger(__name__)
+
+FENCE_S: Final = 10.0
+"""A node that is not a member for so long serves nothing any more."""
+TIDY_S: Final = 60.0
+
+
+class Carriage:
+    """What `carriage` yields: the executor's carrier, and how the HA broker is."""
+
+    def __init__(self, carrier: HandoverCarrier, broker: HaBroker) -> None:
+        self.carrier = carrier
+        self.broker = broker
+
+
+@asynccontextmanager
+async def carriage(
+    settings: ClusterSettings, transfer: TransferSettings, instance: str, store: Store, beside: Beside
+) -> AsyncIterator[Carriage]:
+    """Given the node's settings and what runs beside, yield what carries IKE_SAs over while the context lasts.
+
+    Raise MobikectlError when this node cannot: the HA port is taken, a certificate cannot be used, and so on.
+    """
+    async with AsyncExitStack() as stack:
+        holder = open_holder()
+        stack.callback(holder.close)
+        uid = await asyncio.to_thread(_user_of, beside.session.path)
+        broker = await stack.enter_async_context(open_broker(holder, charon_uid=uid))
+        sequences = await stack.enter_async_context(EspSequences()) if beside.kernel is not None else None
+        control = CharonControl(beside.plugin, beside.session)
+        tls = Tls(transfer)
+        me = Greeting(settings.store.cluster, settings.node, instance)
+        client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
+        ours = frozenset(address.ip for address in settings.addresses)
+        intake = Intake(control, broker, sequences, is_ours=ours.__contains__, notes=broker)
+        handing = Handing(control, broker, sequences, client, is_out=_Membership(store).is_out)
+
+        def r_of(sa: IkeSa) -> tuple[bool, bool]:
+            peer = beside.plugin.peer(sa.uniqueid)
+            return (peer.r, True) if peer is not None else (False, True)
+
+        carrier = HandoverCarrier(handing, broker, r_of=r_of, gone=beside.tracker.refresh)
+        await stack.enter_async_context(
+            serving(
+                me, tls, StoreGuard(store), _verbs(intake), host=str(transfer.address), port=transfer.port
+            )
+        )
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        running = [tasks.create_task(intake.expire()), tasks.create_task(_tidy(broker, intake, beside))]
+        try:
+            yield Carriage(carrier, broker)
+        finally:
+            for task in running:
+                task.cancel()
+
+
+def _verbs(intake: Intake) -> Mapping[str, Verb]:
+    async def offer(request: Request) -> SecretBytes:
+        return (await intake.offer(Offer.from_secret(request.payload))).to_secret()
+
+    async def start(request: Request) -> SecretBytes:
+        return (await intake.start(Start.from_secret(request.payload))).to_secret()
+
+    async def recall(request: Request) -> SecretBytes:
+        return (await intake.recall(Recall.from_secret(request.payload))).to_secret()
+
+    return {
+        OFFER: Verb(offer, deadline_s=8.0),
+        START: Verb(start, deadline_s=8.0),
+        RECALL: Verb(recall, fenced=False, deadline_s=8.0),
+    }
+
+
+class _Membership:
+    """Knows since when a node is not a member."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._away: dict[str, float] = {}
+
+    async def is_out(self, node: str) -> bool:
+        try:
+            state = await self._store.state()
+        except MobikectlError:
+            return False
+        if node in state.members:
+            self._away.pop(node, None)
+            return False
+        return time.monotonic() - self._away.setdefault(node, time.monotonic()) >= FENCE_S
+
+
+async def _tidy(broker: HaBroker, intake: Intake, beside: Beside) -> None:
+    """Forget what charon has not had for a while, and so will not have again."""
+    before: frozenset[IkeSpis] = frozenset()
+    while True:
+        await asyncio.sleep(TIDY_S)
+        if not beside.tracker.in_step:
+            continue
+        living = {IkeSpis(sa.initiator_spi, sa.responder_spi) for sa in beside.tracker.sas.values()}
+        absent = broker.current() - living - intake.taken
+        if gone := absent & before:
+            broker.keep_only(broker.current() - gone)
+            log.info("the HA broker forgot %d IKE_SAs that charon does not have any more", len(gone))
+        before = absent
+
+
+def _user_of(path: Path) -> int:
+    """Given charon's VICI socket, return the user that charon runs as."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
+        sock.settimeout(5.0)
+        try:
+            sock.connect(str(path))
+            return peer_uid(sock)
+        except OSError as error:
+            raise CharonUnreachableError(
+                f"{path}: {error.strerror or error}", hint="is charon running, with the vici plugin?"
+            ) from error
