@@ -51,6 +51,16 @@ struct private_rmobike_freeze_t {
 	hashtable_t *frozen;
 
 	/**
+	 * Passive IKE_SAs that were imported, by unique ID, uintptr_t => any
+	 */
+	hashtable_t *imported;
+
+	/**
+	 * Nobody but us activates what was imported
+	 */
+	bool strict;
+
+	/**
 	 * Last generation used
 	 */
 	uintptr_t generation;
@@ -250,8 +260,34 @@ METHOD(rmobike_freeze_t, freeze, void,
 	}
 }
 
+METHOD(rmobike_freeze_t, activate, void,
+	private_rmobike_freeze_t *this, ike_sa_t *ike_sa)
+{
+	this->mutex->lock(this->mutex);
+	this->imported->remove(this->imported,
+						   key(ike_sa->get_unique_id(ike_sa)));
+	this->mutex->unlock(this->mutex);
+
+	ike_sa->set_state(ike_sa, IKE_ESTABLISHED);
+}
+
 /**
- * Job that stops serving an IKE_SA that is frozen
+ * Check if an IKE_SA is served by another node, or was frozen
+ */
+static bool is_foreign(private_rmobike_freeze_t *this, ike_sa_t *ike_sa)
+{
+	void *id = key(ike_sa->get_unique_id(ike_sa));
+	bool foreign;
+
+	this->mutex->lock(this->mutex);
+	foreign = this->frozen->get(this->frozen, id) ||
+			  this->imported->get(this->imported, id);
+	this->mutex->unlock(this->mutex);
+	return foreign;
+}
+
+/**
+ * Job that stops serving an IKE_SA
  */
 static job_requeue_t stop_serving(uint32_t *id)
 {
@@ -262,10 +298,10 @@ static job_requeue_t stop_serving(uint32_t *id)
 	if (ike_sa)
 	{
 		if (ike_sa->get_state(ike_sa) == IKE_ESTABLISHED &&
-			freeze_of(instance, ike_sa))
+			is_foreign(instance, ike_sa))
 		{
-			DBG1(DBG_IKE, "IKE_SA %s[%u] stays frozen, whoever activated it",
-				 ike_sa->get_name(ike_sa), *id);
+			DBG1(DBG_IKE, "IKE_SA %s[%u] is not to be served here, whoever "
+				 "activated it", ike_sa->get_name(ike_sa), *id);
 			ike_sa->set_state(ike_sa, IKE_PASSIVE);
 		}
 		charon->ike_sa_manager->checkin(charon->ike_sa_manager, ike_sa);
@@ -273,12 +309,20 @@ static job_requeue_t stop_serving(uint32_t *id)
 	return JOB_REQUEUE_NONE;
 }
 
-METHOD(rmobike_freeze_t, served, void,
-	private_rmobike_freeze_t *this, ike_sa_t *ike_sa)
+METHOD(rmobike_freeze_t, changes, void,
+	private_rmobike_freeze_t *this, ike_sa_t *ike_sa, ike_sa_state_t state)
 {
 	uint32_t *id;
 
-	if (freeze_of(this, ike_sa))
+	if (state == IKE_PASSIVE && this->strict &&
+		ike_sa->get_state(ike_sa) == IKE_CONNECTING)
+	{
+		this->mutex->lock(this->mutex);
+		this->imported->put(this->imported,
+							key(ike_sa->get_unique_id(ike_sa)), this);
+		this->mutex->unlock(this->mutex);
+	}
+	if (state == IKE_ESTABLISHED && is_foreign(this, ike_sa))
 	{
 		id = malloc_thing(uint32_t);
 		*id = ike_sa->get_unique_id(ike_sa);
@@ -293,6 +337,8 @@ METHOD(rmobike_freeze_t, gone, void,
 {
 	this->mutex->lock(this->mutex);
 	this->frozen->remove(this->frozen, key(ike_sa->get_unique_id(ike_sa)));
+	this->imported->remove(this->imported,
+						   key(ike_sa->get_unique_id(ike_sa)));
 	this->mutex->unlock(this->mutex);
 }
 
@@ -301,8 +347,27 @@ METHOD(rmobike_freeze_t, destroy, void,
 {
 	instance = NULL;
 	this->frozen->destroy(this->frozen);
+	this->imported->destroy(this->imported);
 	this->mutex->destroy(this->mutex);
 	free(this);
+}
+
+/**
+ * Check if the ha plugin's peer is on this host
+ */
+static bool has_broker()
+{
+	host_t *host;
+	char *str;
+	bool here;
+
+	str = lib->settings->get_str(lib->settings, "%s.plugins.ha.remote", NULL,
+								 lib->ns);
+	host = str ? host_create_from_string(str, 0) : NULL;
+	here = host && host->get_family(host) == AF_INET &&
+		   host->get_address(host).ptr[0] == 127;
+	DESTROY_IF(host);
+	return here;
 }
 
 /*
@@ -318,13 +383,17 @@ rmobike_freeze_t *rmobike_freeze_create(rmobike_control_t *control)
 			.is_lasting = _is_lasting,
 			.freeze = _freeze,
 			.thaw = _thaw,
-			.served = _served,
+			.activate = _activate,
+			.changes = _changes,
 			.gone = _gone,
 			.destroy = _destroy,
 		},
 		.control = control,
 		.frozen = hashtable_create(hashtable_hash_ptr, hashtable_equals_ptr,
 								   8),
+		.imported = hashtable_create(hashtable_hash_ptr, hashtable_equals_ptr,
+									 32),
+		.strict = has_broker(),
 		.generation = NO_DEADLINE,
 		.mutex = mutex_create(MUTEX_TYPE_DEFAULT),
 	);

@@ -31,8 +31,12 @@ typedef struct rmobike_freeze_t rmobike_freeze_t;
  * IKE_SAs that were served here and are not at the moment.
  *
  * One that is frozen is passive for charon: it starts no exchange and answers
- * none, while ESP is forwarded as before.  Whoever else activates it, it stays
- * frozen.
+ * none, while ESP is forwarded as before.
+ *
+ * The ha plugin activates all that is passive when it takes a segment, as it
+ * does a moment after charon's start.  What is frozen stays so; and where its
+ * peer is on this host, a broker that imports IKE_SAs of other nodes, these
+ * stay passive too, as another node serves them.
  *
  * Raises thawed.
  */
@@ -62,10 +66,15 @@ struct rmobike_freeze_t {
 	void (*thaw)(rmobike_freeze_t *this, ike_sa_t *ike_sa);
 
 	/**
-	 * Handle that somebody serves an IKE_SA: the ha plugin does so with all
-	 * that are passive when it takes a segment.
+	 * Serve a checked out, passive IKE_SA.
 	 */
-	void (*served)(rmobike_freeze_t *this, ike_sa_t *ike_sa);
+	void (*activate)(rmobike_freeze_t *this, ike_sa_t *ike_sa);
+
+	/**
+	 * Handle a change of the state of an IKE_SA, which still has the old one.
+	 */
+	void (*changes)(rmobike_freeze_t *this, ike_sa_t *ike_sa,
+					ike_sa_state_t state);
 
 	/**
 	 * Handle the end of an IKE_SA.

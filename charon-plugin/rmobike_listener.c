@@ -256,10 +256,7 @@ METHOD(listener_t, ike_update, bool,
 METHOD(listener_t, ike_state_change, bool,
 	private_rmobike_listener_t *this, ike_sa_t *ike_sa, ike_sa_state_t state)
 {
-	if (state == IKE_ESTABLISHED)
-	{
-		this->freeze->served(this->freeze, ike_sa);
-	}
+	this->freeze->changes(this->freeze, ike_sa, state);
 	if (state == IKE_DESTROYING)
 	{
 		this->responder->gone(this->responder, ike_sa);

@@ -287,11 +287,6 @@ static vici_message_t *parse_activation(private_rmobike_move_t *this,
 		return this->control->refuse(this->control, "bad-address",
 								"'%s' is not a unicast IP address", address);
 	}
-	if (!rmobike_is_local(act->address))
-	{
-		return this->control->refuse(this->control, "not-local",
-							"%H is not one of our addresses", act->address);
-	}
 	return NULL;
 }
 
@@ -430,7 +425,7 @@ static vici_message_t *do_activate(private_rmobike_move_t *this,
 		(*ike_sa)->set_message_id(*ike_sa, FALSE, act.responder);
 	}
 	know_peer(this, *ike_sa, request);
-	(*ike_sa)->set_state(*ike_sa, IKE_ESTABLISHED);
+	this->freeze->activate(this->freeze, *ike_sa);
 	take_address(*ike_sa, act.address, act.announce);
 	raise_up(*ike_sa);
 	DESTROY_IF(act.address);

@@ -11,6 +11,7 @@ import pytest
 
 from mobikectl.charon.rmobike import PluginRefusedError, Rmobike
 from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, Standing
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 
 from ..rmobike.lab import run
 from .lab import children_of, spis_of
@@ -42,10 +43,10 @@ async def taken(lab: MoveLab) -> None:
         await logged(node, "HA segment 1 activated")
 
 
-async def logged(node: Node, text: str) -> None:
+async def logged(node: Node, text: str, since: int = 0) -> None:
     async with asyncio.timeout(20):
         while True:
-            if text in node.log:
+            if text in node.log[since:]:
                 return
             await asyncio.sleep(0.02)
 
@@ -318,6 +319,21 @@ async def test_a_frozen_ike_sa_stays_frozen_when_the_ha_plugin_takes_its_segment
         await logged(gateway, "HA segment 1 activated")
         await until(here, spis, standing=Standing.FROZEN)
         await here.thaw(spis)
+
+
+async def test_an_imported_ike_sa_stays_passive_when_the_ha_plugin_takes_its_segment(ring: MoveLab) -> None:
+    """Another node serves it. What is served here goes on when the plugin gives a segment up and takes it again."""
+    spis = await imported(ring)
+    for name, standing in (("gw2", Standing.PASSIVE), ("gw1", Standing.ACTIVE)):
+        gateway = ring.gateways[name]
+        mark = len(gateway.log)
+        ring.brokers[name]._port.send(HaMessage.of(HaType.SEGMENT_TAKE, (HaAttribute.SEGMENT, 1)).to_bytes())
+        await logged(gateway, "HA segment 1 activated", since=mark)
+        async with mover(gateway) as here:
+            await until(here, spis, standing=standing)
+    assert "is not to be served here" in ring.gateways["gw2"].log
+    sent, answered = await (await ring.ping(20)).result()
+    assert answered >= sent - 1
 
 
 # --- guards -----------------------------------------------------------------------------------------
