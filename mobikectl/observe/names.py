@@ -63,6 +63,7 @@ NAMES: dict[Source, dict[str, str]] = {
         "cluster-led": "this node leads no longer",
         "cluster-move-planned": "the leader appended a move to the journal",
         "cluster-move-cancelled": "the leader took back a move that nobody had begun",
+        "cluster-carries-nothing": "IKE_SAs are not carried over to or from this node, and why",
         "cluster-store-lost": "the store is away: nothing is decided",
     },
     Source.ACTION: {
