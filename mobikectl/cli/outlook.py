@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mobikectl.cli.drain_watch import Outlook
@@ -67,8 +68,10 @@ class Advisor:
         if not keys:
             return {}
         reading = self._last or await self.read()
-        found = why_stays(reading.view, self._policy, reading.at, keys)
-        return found | under_way(reading)
+        found = why_stays(replace(reading.view, paused=False), self._policy, reading.at, keys)
+        if reading.view.paused:
+            found = {key: f"the cluster is paused; otherwise: {text}" for key, text in found.items()}
+        return found | {key: text for key, text in under_way(reading).items() if key in keys}
 
 
 def under_way(reading: Reading) -> dict[str, str]:

@@ -153,6 +153,17 @@ async def test_somebody_else_who_ends_the_drain_ends_the_waiting(
     assert "gw1 is no longer drained" in err
 
 
+async def test_who_waits_for_a_paused_cluster_in_vain_is_told_that_it_is_that(
+    empty_cluster: ACluster, store: Store
+) -> None:
+    others = TheOthers(empty_cluster, store, {"gw1": rows("gw1", 1), "gw2": []})
+    async with others.running():
+        await empty_cluster.pause(store)
+        code, out, _ = await ended(await empty_cluster.command("drain", "gw1", "--timeout", "2"))
+    assert code == 7
+    assert "the cluster is paused; otherwise: about to go to gw2 by redirect" in out
+
+
 async def test_a_paused_cluster_is_waited_for_and_told(empty_cluster: ACluster, store: Store) -> None:
     others = TheOthers(empty_cluster, store, {"gw1": rows("gw1", 2), "gw2": []})
     async with others.running():
