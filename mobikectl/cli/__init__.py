@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "lab": "mobikectl.cli.lab:lab",
     "links": "mobikectl.cli.links:links",
     "monitor": "mobikectl.cli.monitor:monitor",
+    "move": "mobikectl.cli.move:move",
     "nodes": "mobikectl.cli.nodes:nodes",
     "paths": "mobikectl.cli.paths:paths",
     "pause": "mobikectl.cli.intents:pause",

@@ -29,6 +29,7 @@ from mobikectl.cluster.records import (
     MoveRecord,
     NodeIntent,
     NodeReport,
+    Order,
     SaPart,
     SaRow,
 )
@@ -210,6 +211,8 @@ def _check(record: object) -> None:
         _require(good, "a number of the part")
     elif isinstance(record, ClusterIntent):
         _require(record.apply >= 0, "the number of orders")
+    elif isinstance(record, Order):
+        _require(0 <= record.move < MAX_NUMBER and len(record.refused) <= MAX_TEXT, "the answer")
 
 
 def _require(good: bool, what: str) -> None:

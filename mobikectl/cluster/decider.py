@@ -9,6 +9,7 @@ pauses until the leadership is over; what it remembers of the reports then makes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,9 @@ from typing import TYPE_CHECKING
 
 from mobikectl.cluster.backend import Backoff, Gap, lease_clock
 from mobikectl.cluster.decisions import Decision, Memory, decide, record_of
+from mobikectl.cluster.failovers import grants
 from mobikectl.cluster.node_settings import Balance
+from mobikectl.cluster.orders import OrderBook, answers
 from mobikectl.cluster.reading import Observed, Reading, read_view
 from mobikectl.cluster.records import MoveState, Versioned
 from mobikectl.cluster.state import Changed
@@ -41,7 +44,7 @@ KEEP_MOVES = 2_000
 TRIM_S = 60.0
 RESTING = 5.0
 """A look that took so long is followed by a pause of at least so many times that."""
-WORTH_A_LOOK = frozenset({"intents", "cluster", "members", "pins"})
+WORTH_A_LOOK = frozenset({"intents", "claims", "cluster", "members", "orders", "pins"})
 """Kinds of changes below ``state/`` that are answered at once; reports come all the time."""
 
 
@@ -105,7 +108,7 @@ class Decider:
 
     async def _rounds(self, leadership: Leadership) -> None:
         wait = Backoff(0.2, self._settings.policy.interval_s)
-        observed, memory = Observed(), Memory()
+        observed, memory, book = Observed(), Memory(), OrderBook()
         trimmed_at = self._clock()
         while True:
             began = self._clock()
@@ -120,6 +123,11 @@ class Decider:
                     wary=True,
                 )
                 observed = reading.observed
+                await self._fail_over(reading, leadership)
+                obeyed = await self._obey(reading, book, leadership)
+                book = book.looked(reading)
+                if obeyed:
+                    continue  # what was ordered is on its way: the plan has to know
                 decision = decide(
                     reading,
                     memory,
@@ -160,6 +168,43 @@ class Decider:
             for versioned, move in zip(stored, decision.moves[start:], strict=False):
                 number = versioned.value.number
                 self._tell("move-planned", f"move {number}: {move.explain()}", {"move": number})
+
+    async def _fail_over(self, reading: Reading, leadership: Leadership) -> None:
+        """Give the IKE_SAs of dead nodes to those that stand by for them, before anything else."""
+        granted = grants(reading.state, reading.journal, at=self._wall())
+        for start in range(0, len(granted), MAX_MOVES):
+            stored = await self._store.append(granted[start : start + MAX_MOVES], token=leadership.token)
+            for versioned in stored:
+                move = versioned.value
+                text = f"move {move.number}: {move.sas[0]} goes on at {move.target}: {move.steps[0].note}"
+                self._tell("failover", text, {"move": move.number})
+
+    async def _obey(self, reading: Reading, book: OrderBook, leadership: Leadership) -> bool:
+        """Answer the operators' orders; return whether any was answered with a move."""
+        obeyed = False
+        for answer in answers(reading, book, self._settings.policy, at=self._wall()):
+            order = answer.order.value
+            try:
+                if answer.move is None:
+                    await self._store.refuse(answer.order, answer.refused, token=leadership.token)
+                    text = f"{order.sa} does not go to {order.node}: {answer.refused}"
+                    self._tell("order-refused", text, {"sa": order.sa})
+                    continue
+                (stored,) = await self._store.append(
+                    [answer.move], token=leadership.token, order=answer.order
+                )
+            except (LeaseLostError, FencedError):
+                raise
+            except LostRaceError:
+                continue  # withdrawn at this moment
+            obeyed = True
+            number = stored.value.number
+            text = f"move {number}: {order.sa} to {order.node}: {stored.value.steps[0].note}"
+            self._tell("move-planned", text, {"move": number})
+        for forgotten in book.forgotten(reading):
+            with contextlib.suppress(LostRaceError):
+                await self._store.end_order(forgotten)
+        return obeyed
 
     def _note(self, decision: Decision) -> None:
         before = self.decision.notes + self.decision.plan.notes if self.decision else ()

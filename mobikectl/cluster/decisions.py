@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mobikectl.policy.cluster import PlannedMove
     from mobikectl.policy.cluster_settings import BalanceSettings
 
-URGENT = frozenset({Reason.IMPAIRED, Reason.DRAIN, Reason.UPLINK})
+URGENT = frozenset({Reason.IMPAIRED, Reason.DRAIN, Reason.UPLINK, Reason.ORDER})
 """What is planned in any case: an operator, or a failure, has already decided."""
 MAX_PENDING = 300
 """Moves under way at once. More would be decided on numbers that are old when they begin, and the journal is only
@@ -161,8 +161,8 @@ def _cancels(reading: Reading, token: int) -> Iterator[Cancel]:
     nodes = {node.name: node for node in reading.view.nodes}
     for versioned in reading.journal.moves:
         move = versioned.value
-        if move.state is not MoveState.PLANNED:
-            continue
+        if move.state is not MoveState.PLANNED or move.reason is Reason.FAILOVER:
+            continue  # a failover's source is gone, and its target ends what it must not begin
         target = nodes.get(move.target)
         if move.token != token:
             yield Cancel(versioned, "its leader was replaced")

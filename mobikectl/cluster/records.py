@@ -172,6 +172,31 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class Order:
+    """An operator wants one IKE_SA to be moved now. The leader answers in it; who ordered removes it."""
+
+    name: str
+    """Of its own for each order."""
+    sa: str
+    """The IKE_SA's key."""
+    node: str
+    """Where to."""
+    mechanism: Mechanism | None = None
+    """None: the best that there is."""
+    by: str = ""
+    note: str = ""
+    move: int = 0
+    """The answer: the number of the move in the journal."""
+    refused: str = ""
+    """The answer: why there is none."""
+
+    @property
+    def answered(self) -> bool:
+        """Whether the leader has answered."""
+        return bool(self.move or self.refused)
+
+
+@dataclass(frozen=True, slots=True)
 class Leader:
     """Who decides."""
 
@@ -179,6 +204,30 @@ class Leader:
     instance: str
     token: int = 0
     """The fencing token: the revision at which it was elected. Not part of the stored value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRow:
+    """A copy that a node wants to serve."""
+
+    spis: str
+    """The IKE_SA's initiator's and responder's SPI, 32 hexadecimal digits."""
+    key: str
+    """What its node called it."""
+    source_address: IpAddress
+    target_address: IpAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a node that stands by wants to serve, as their node is dead: its own finding, with what it saw."""
+
+    node: str
+    source: str
+    evidence: str
+    rows: tuple[ClaimRow, ...] = ()
+    lost: bool = False
+    """The source says itself that its charon lost them; it may be a member."""
 
 
 class MoveState(Enum):
@@ -227,7 +276,7 @@ class MoveStep:
 
 @dataclass(frozen=True, slots=True)
 class MoveRecord:
-    """One move as the journal keeps it. ``source`` carries it out."""
+    """One move as the journal keeps it. ``source`` carries it out; of a failover, where that is dead, ``target``."""
 
     token: int
     """The fencing token of the leader that planned it."""
@@ -241,6 +290,13 @@ class MoveRecord:
     steps: tuple[MoveStep, ...]
     number: int = 0
     """Its place in the journal; given by the store."""
+    spis: str = ""
+    """Of a failover: what names the IKE_SA at both nodes, 32 hexadecimal digits."""
+
+    @property
+    def by(self) -> str:
+        """The node that carries it out."""
+        return self.target if self.reason is Reason.FAILOVER else self.source
 
     @property
     def state(self) -> MoveState:

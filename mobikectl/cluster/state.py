@@ -8,12 +8,14 @@ from urllib.parse import unquote
 
 from mobikectl.cluster.codec import check_name, from_json
 from mobikectl.cluster.records import (
+    Claim,
     ClusterIntent,
     Leader,
     Member,
     MoveRecord,
     NodeIntent,
     NodeReport,
+    Order,
     Pin,
     SaPart,
     SaRow,
@@ -47,6 +49,9 @@ class ClusterState:
     intents: Mapping[str, Versioned[NodeIntent]] = field(default_factory=dict)
     cluster: Versioned[ClusterIntent] = field(default=NOTHING_WANTED)
     pins: Mapping[str, Versioned[Pin]] = field(default_factory=dict)
+    claims: Mapping[str, Versioned[Claim]] = field(default_factory=dict)
+    """By place: who claims, of whom, and a number."""
+    orders: Mapping[str, Versioned[Order]] = field(default_factory=dict)
     broken: tuple[StoreValueError, ...] = ()
     """Values that could not be read. One of them may have said "drain": a decider with any does not plan."""
 
@@ -125,9 +130,17 @@ class StateReader:
         self._reports: dict[str, Versioned[NodeReport]] = {}
         self._intents: dict[str, Versioned[NodeIntent]] = {}
         self._pins: dict[str, Versioned[Pin]] = {}
+        self._orders: dict[str, Versioned[Order]] = {}
+        self._claims: dict[str, Versioned[Claim]] = {}
         self._broken: list[StoreValueError] = []
         self._state = ClusterState(
-            revision, members=self._members, reports=self._reports, intents=self._intents, pins=self._pins
+            revision,
+            members=self._members,
+            reports=self._reports,
+            intents=self._intents,
+            pins=self._pins,
+            orders=self._orders,
+            claims=self._claims,
         )
 
     @property
@@ -156,12 +169,25 @@ class StateReader:
         elif kind == "pins":
             pin = from_json(entry.key, entry.value, Pin)
             self._pins[_same(entry.key, pin.sa, name)] = Versioned(pin, entry.revision)
+        elif kind == "claims":
+            claim = from_json(entry.key, entry.value, Claim)
+            part = name.rpartition("~")[2]
+            _same(entry.key, claim_place(claim, int(part) if part.isdecimal() else 0), name)
+            self._claims[name] = Versioned(claim, entry.revision)
+        elif kind == "orders":
+            order = from_json(entry.key, entry.value, Order)
+            self._orders[_same(entry.key, check_name(order.name), name)] = Versioned(order, entry.revision)
         elif (kind, name) == ("leader", ""):
             self._state = replace(self._state, leader=leader_of(entry))
         elif (kind, name) == ("cluster", ""):
             cluster = from_json(entry.key, entry.value, ClusterIntent)
             self._state = replace(self._state, cluster=Versioned(cluster, entry.revision))
         # Other kinds are those of a newer version: nothing that this one could misunderstand.
+
+
+def claim_place(claim: Claim, part: int) -> str:
+    """Given a claim and its number, return the last part of its key."""
+    return f"{check_name(claim.node)}~{check_name(claim.source)}~{part}"
 
 
 def _same(key: str, said: str, named: str) -> str:

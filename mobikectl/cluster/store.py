@@ -11,8 +11,10 @@ was first; nothing was written). Below the cluster's prefix:
     state/intents/NODE      NodeIntent: drain, weight
     state/cluster           ClusterIntent: pause
     state/pins/SA           Pin
+    state/orders/NAME       Order
     journal/moves/NUMBER    MoveRecord
     journal/next            the number of the next move
+    pools/                  virtual IPs: see `mobikectl.cluster.leases`
 
 Everything below ``state/`` is read at once, at one revision, so that nobody decides on a mixture of two moments. The
 IKE_SAs are apart: they are many, and change all the time.
@@ -27,8 +29,10 @@ from urllib.parse import quote, unquote
 
 from mobikectl.cluster.backend import MAX_WRITES, Condition, Entry, Gap, Lease, Write
 from mobikectl.cluster.codec import check_name, from_json, to_json
+from mobikectl.cluster.leases import Leases
 from mobikectl.cluster.records import (
     FINAL,
+    Claim,
     ClusterIntent,
     Leader,
     Member,
@@ -36,6 +40,7 @@ from mobikectl.cluster.records import (
     MoveState,
     NodeIntent,
     NodeReport,
+    Order,
     Pin,
     SaPart,
     Versioned,
@@ -46,6 +51,7 @@ from mobikectl.cluster.state import (
     ClusterState,
     Journal,
     StateReader,
+    claim_place,
     leader_of,
     move_of,
     part_place,
@@ -66,8 +72,8 @@ MAX_TAIL = 500
 """Moves of one look into the journal."""
 MAX_MOVES = MAX_WRITES - 1
 """Moves of one append; a longer plan is appended in parts, so that its first moves begin while it is written."""
-
-
+MAX_ANSWER = 500
+"""Characters of the answer to an order."""
 MAX_COMMIT = 1 << 20
 """Octets of one commit of IKE_SAs: etcd takes 1.5 MiB unless configured (--max-request-bytes)."""
 
@@ -142,6 +148,19 @@ class Store:
         prefix = self._key("sas", "")
         return sas_of(prefix, await self._backend.read(prefix), known)
 
+    async def claim(self, claims: Sequence[Claim], lease: int) -> None:
+        """Given what this node claims of another, and its lease, publish it. Raise LeaseLostError."""
+        for number, claim in enumerate(claims):
+            key = self._key("state", "claims", claim_place(claim, number))
+            await self._backend.commit([], [Write(key, to_json(claim), lease)])
+
+    async def withdraw(self, node: str, source: str) -> None:
+        """Given a node and another, end what the one claims of the other."""
+        prefix = self._key("state", "claims", f"{check_name(node)}~{check_name(source)}~")
+        writes = [Write(entry.key, None) for entry in (await self._backend.read(prefix)).entries]
+        for start in range(0, len(writes), MAX_WRITES):
+            await self._backend.commit([], writes[start : start + MAX_WRITES])
+
     # Who decides
 
     async def campaign(self, node: str, instance: str, lease: int) -> Leader:
@@ -205,6 +224,24 @@ class Store:
         key = self._pin_key(sa)
         return await self._backend.commit([Condition(key, revision)], [Write(key, None)])
 
+    async def order(self, order: Order) -> int:
+        """Given an operator's order, store it and return the revision. Raise LostRaceError: its name is taken."""
+        return await self._write(self._order_key(order), order, 0)
+
+    async def end_order(self, order: Versioned[Order]) -> None:
+        """Given an order as it was read, remove it. Raise LostRaceError: it was answered, or removed, meanwhile."""
+        key = self._order_key(order.value)
+        await self._backend.commit([Condition(key, order.revision)], [Write(key, None)])
+
+    async def refuse(self, order: Versioned[Order], why: str, *, token: int) -> None:
+        """Given an order, why nothing comes of it and the leader's token, answer so. Raise as `append`."""
+        key = self._order_key(order.value)
+        answered = replace(order.value, refused=why[:MAX_ANSWER])
+        await self._fenced_commit(token, [Condition(key, order.revision)], [Write(key, to_json(answered))])
+
+    def _order_key(self, order: Order) -> str:
+        return self._key("state", "orders", check_name(order.name))
+
     def _pin_key(self, sa: str) -> str:
         return self._key("state", "pins", quote(sa, safe=""))
 
@@ -231,20 +268,26 @@ class Store:
 
     # The journal
 
-    async def append(self, moves: Sequence[MoveRecord], *, token: int) -> tuple[Versioned[MoveRecord], ...]:
+    async def append(
+        self, moves: Sequence[MoveRecord], *, token: int, order: Versioned[Order] | None = None
+    ) -> tuple[Versioned[MoveRecord], ...]:
         """Given planned moves (at most `MAX_MOVES`) and the leader's token, append them and return them as stored.
 
-        Raise FencedError: the token is not the present leader's; nothing was appended.
+        ``order``: what the (only) move is the answer to; both are written, or nothing. Raise FencedError: the token is
+        not the present leader's; LostRaceError: the order was withdrawn. Nothing was appended then.
         """
         counter = self._key("journal", "next")
         entry = await self._entry(counter)
         first = _number(counter, entry.value) if entry else 1
         stored = tuple(replace(move, number=first + i, token=token) for i, move in enumerate(moves))
         writes = [Write(self._move_key(move.number), to_json(move)) for move in stored]
+        conditions = [Condition(counter, entry.revision if entry else 0)]
+        if order is not None:
+            key = self._order_key(order.value)
+            conditions.append(Condition(key, order.revision))
+            writes.append(Write(key, to_json(replace(order.value, move=first))))
         revision = await self._fenced_commit(
-            token,
-            [Condition(counter, entry.revision if entry else 0)],
-            [*writes, Write(counter, str(first + len(stored)).encode())],
+            token, conditions, [*writes, Write(counter, str(first + len(stored)).encode())]
         )
         return tuple(Versioned(move, revision) for move in stored)
 
@@ -347,6 +390,10 @@ class Store:
                         yield error
                     else:
                         yield Versioned(move, change.revision)
+
+    def leases(self) -> Leases:
+        """Return the cluster's virtual IPs."""
+        return Leases(self._backend, self._key("pools", ""))
 
     async def close(self) -> None:
         """Give back the backend's connections."""

@@ -81,6 +81,10 @@ class Reason(Enum):
     OVERLOAD = "overload"
     SPREAD = "spread"
     UPLINK_SPREAD = "uplink-spread"
+    ORDER = "order"
+    """No goal: an operator wants this one IKE_SA to be there."""
+    FAILOVER = "failover"
+    """Its node is dead. No goal of the balance: a node that stands by claims it, and carries it out itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +343,8 @@ class PlannedMove:
             Reason.OVERLOAD: f"{self.source} is over its limit",
             Reason.SPREAD: f"{self.source} has more than its share",
             Reason.UPLINK_SPREAD: f"the uplink of {self.source_address} has more than its share",
+            Reason.FAILOVER: f"{self.source} is dead",
+            Reason.ORDER: "an operator wants it",
         }[self.reason]
         e = self.effect
         return (

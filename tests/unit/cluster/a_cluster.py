@@ -132,7 +132,7 @@ class Cluster:
                 dict(self.intents),
                 Versioned(self.cluster, 1),
                 dict(self.pins),
-                self.broken,
+                broken=self.broken,
             ),
             ClusterSas(self.revision, dict(self.parts)),
             Journal(self.revision, tuple(self.moves)),
