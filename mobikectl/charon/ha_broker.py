@@ -390,6 +390,7 @@ async def open_broker(
 ) -> AsyncIterator[HaBroker]:
     """Given who keeps its descriptors, yield the broker of the charon in this network namespace, at work.
 
+    Without a memory of a broker before, charon is asked to tell everything again, for which it rekeys its CHILD_SAs.
     Blocks for a moment while the holder is asked. Raise HaPortTakenError when another process has the port,
     PrivilegeError without CAP_NET_RAW and CAP_NET_ADMIN, SidecarError when the holder does not answer.
     """
@@ -401,6 +402,9 @@ async def open_broker(
         opened.port, opened.log, limits=limits, charon_uid=charon_uid, unprotected=unprotected, owner=owner
     )
     running = asyncio.create_task(broker.run())
+    if opened.fresh:
+        with suppress(CharonUnreachableError):  # it will speak when it starts
+            broker.resync()
     try:
         yield broker
     finally:
@@ -413,6 +417,8 @@ async def open_broker(
 class _Opened:
     port: HaPort
     log: HaLog
+    fresh: bool
+    """There is no memory of a broker before."""
 
     @classmethod
     def from_holder(cls, holder: Holder, bind: Callable[[], HaPort]) -> Self:
@@ -425,10 +431,11 @@ class _Opened:
         else:
             port = bind()
             holder.put("port", port.sock.fileno())
-        if "log-a" in kept and "log-b" in kept:
+        fresh = not {"log-a", "log-b"} <= kept.keys()
+        if not fresh:
             log = HaLog((kept["log-a"], kept["log-b"]))
         else:
             log = HaLog.create()
             for name, fd in zip(("log-a", "log-b"), log.fds, strict=True):
                 holder.put(name, fd)
-        return cls(port, log)
+        return cls(port, log, fresh)

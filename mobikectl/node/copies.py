@@ -1,0 +1,521 @@
+"""Copies of other nodes' IKE_SAs at this node, passive, and serving one of them when its node died.
+
+The copies follow what their node tells (`mobikectl.node.replicator`). This node's charon is what counts: a copy is
+there when charon has it, and served when its client answered from there. docs/moves.md says when it may be served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final, Protocol
+
+from mobikectl.errors import (
+    CharonError,
+    DecodeError,
+    MobikectlError,
+    MoveError,
+    NetlinkError,
+    NotFoundError,
+)
+from mobikectl.netlink.esp import EXHAUSTION, Received
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
+from mobikectl.wire.ha_chain import IkeSpis
+from mobikectl.wire.handover import Offer
+from mobikectl.wire.standby import All, Gone, Lost, Touch, Wants
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+
+    from mobikectl.model import IpAddress
+    from mobikectl.node.control import HeldSa, Notes, SaControl, Sequences
+    from mobikectl.node.intake import Hosts
+    from mobikectl.wire.ha_chain import HaChain
+    from mobikectl.wire.standby import Batch, Numbers
+
+log = logging.getLogger(__name__)
+
+_COPY: Final = "copy/"
+LEAST_JUMP: Final = 1 << 20
+"""ESP numbers that are left out at least: a receiver takes any number ahead of its window (RFC 4303 section 3.4.3)."""
+BLIND_JUMP: Final = 1 << 28
+"""As many where the dead node's numbers were never told."""
+JUMP_FACTOR: Final = 4
+"""How much faster than told a node may have become before it died."""
+MAX_COPIES: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTimes:
+    """Seconds."""
+
+    appear_s: float = 3.0
+    """charon has made the IKE_SA and its CHILD_SAs of the messages."""
+    answer_s: float = 1.0
+    """The client answers, before other message IDs are tried."""
+    give_up_s: float = 12.0
+    """A client that has not answered until then is not there; its copy is dropped."""
+    look_s: float = 0.01
+
+
+GUESSES: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
+"""How far the message IDs may be ahead of those told: an exchange each way may have ended while its node died."""
+
+
+class CopyKeeper(Protocol):
+    """The HA broker (`mobikectl.charon.ha_broker.HaBroker`)."""
+
+    def chain_of(self, spis: IkeSpis, children: Collection[int] | None = None) -> HaChain:
+        """Return an IKE_SA's chain. Raise NotFoundError."""
+
+    async def replay(self, chain: HaChain) -> None:
+        """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
+
+    async def follow(self, spis: IkeSpis, messages: Sequence[HaMessage]) -> None:
+        """Tell charon what changed of a replayed one. Raise NotFoundError, CharonUnreachableError."""
+
+    def remove(self, spis: IkeSpis) -> None:
+        """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
+
+    def forget(self, spis: IkeSpis) -> None:
+        """Forget an IKE_SA."""
+
+
+@dataclass(slots=True)
+class Copy:
+    """One of them. ``source``: the node that serves it."""
+
+    source: str
+    offer: Offer
+    numbers: dict[int, tuple[float, Numbers]] = field(default_factory=dict)
+    """By inbound SPI: when they were told, and what."""
+    lost: bool = False
+    """Its node says that its charon has lost it."""
+    starting: bool = False
+
+
+class Copies:
+    """All copies of this node.
+
+    ``address_for``: given a peer's address, ours at which it would be served; None: there is none of that family.
+    """
+
+    def __init__(
+        self,
+        control: SaControl,
+        broker: CopyKeeper,
+        sequences: Sequences | None,
+        *,
+        address_for: Callable[[IpAddress], IpAddress | None],
+        notes: Notes | None = None,
+        hosts: Hosts | None = None,
+        times: CopyTimes | None = None,
+    ) -> None:
+        self._control = control
+        self._broker = broker
+        self._sequences = sequences
+        self._address_for = address_for
+        self._notes = notes
+        self._hosts = hosts
+        self._times = times or CopyTimes()
+        self._copies: dict[IkeSpis, Copy] = {}
+        self._locks: dict[IkeSpis, asyncio.Lock] = {}
+
+    def __len__(self) -> int:
+        return len(self._copies)
+
+    def of(self, source: str) -> dict[IkeSpis, Copy]:
+        """Given a node, return the copies of its IKE_SAs."""
+        return {spis: copy for spis, copy in self._copies.items() if copy.source == source}
+
+    def sources(self) -> frozenset[str]:
+        """Return the nodes that this one has copies of."""
+        return frozenset(copy.source for copy in self._copies.values())
+
+    def find(self, spis: IkeSpis) -> Copy | None:
+        """Given an IKE_SA, return the copy of it."""
+        return self._copies.get(spis)
+
+    # --- what its node tells --------------------------------------------------------------------
+
+    async def take(self, source: str, batch: Batch) -> Wants:
+        """Given a node and what it tells, have the copies follow; return what is missing or cannot be taken."""
+        missing: set[IkeSpis] = set()
+        refused: set[IkeSpis] = set()
+        offers = [item for item in batch.items if isinstance(item, Offer)]
+        async with asyncio.TaskGroup() as tasks:
+            taking = [(offer.spis, tasks.create_task(self._offered(source, offer))) for offer in offers]
+        refused |= {spis for spis, task in taking if not task.result()}
+        for item in batch.items:
+            match item:
+                case Touch(spis=spis):
+                    if spis not in refused and not await self._touched(source, item):
+                        missing.add(spis)
+                case Gone(spis=spis):
+                    if self._is_of(source, spis):
+                        await self.give_up(spis)
+                case Lost(spis=spis):
+                    if self._is_of(source, spis):
+                        self._copies[spis].lost = True
+                    else:
+                        refused.add(spis)
+                case All():
+                    missing |= await self._compared(source, item)
+        return Wants(frozenset(missing - refused), frozenset(refused))
+
+    def _is_of(self, source: str, spis: IkeSpis) -> bool:
+        copy = self._copies.get(spis)
+        return copy is not None and copy.source == source
+
+    async def _compared(self, source: str, listed: All) -> set[IkeSpis]:
+        held = {spis for spis in self.of(source) if listed.about(spis)}
+        for spis in held - listed.spis:
+            await self.give_up(spis)
+        return {spis for spis in listed.spis if spis not in held}
+
+    async def _offered(self, source: str, offer: Offer) -> bool:
+        """Take a whole copy; return whether it is here then."""
+        address = self._address_for(offer.remote.address)
+        if address is None or (len(self._copies) >= MAX_COPIES and offer.spis not in self._copies):
+            return False
+        wanted = offer.chain.at(Host(address, offer.local.port), offer.remote)
+        try:
+            async with self._alone(offer.spis):
+                held = await self._look(offer.spis)
+                before = self._copies.get(offer.spis)
+                if held is not None and (held.serving or held.frozen):
+                    return False
+                if before is not None and before.starting:
+                    return False
+                if not (held is not None and await self._changed(held, wanted)):
+                    await self._made(wanted)
+                copy = Copy(source, offer)
+                if before is not None and before.source == source:
+                    copy.numbers = before.numbers
+                self._copies[offer.spis] = copy
+                self._note(offer.spis, copy)
+        except (MobikectlError, TimeoutError) as error:
+            log.warning("no copy of %s of %s: %s", offer.name, source, error)
+            await self._discard(offer.spis)
+            return False
+        return True
+
+    async def _changed(self, held: HeldSa, wanted: HaChain) -> bool:
+        """Bring a copy that charon has up to date, if only CHILD_SAs came or went; return whether it is."""
+        try:
+            known = self._broker.chain_of(held.spis, held.inbound)
+        except NotFoundError:
+            return False
+        if _frame(known) != _frame(wanted):
+            return False
+        there, here = _children(wanted), _children(known)
+        if any(here[spi] != there[spi] for spi in here.keys() & there.keys()):
+            return False
+        messages = [there[spi] for spi in there.keys() - here.keys()]
+        messages += [_child_delete(here[spi]) for spi in here.keys() - there.keys()]
+        if messages:
+            await self._broker.follow(held.spis, [*messages, *_mids(wanted)])
+            await self._appeared(held.spis, wanted.children)
+        return True
+
+    async def _made(self, wanted: HaChain) -> None:
+        for spis in wanted.generations:
+            await self._end(spis)
+            if spis != wanted.spis:
+                self._copies.pop(spis, None)
+                self._note(spis, None)
+        missing = wanted.connections - await self._control.connections()
+        if missing:
+            raise MoveError(
+                f"this node's charon has no connection {', '.join(sorted(missing))}",
+                hint="load the same connections on all nodes",
+            )
+        await self._broker.replay(wanted)
+        await self._appeared(wanted.spis, wanted.children)
+
+    async def _appeared(self, spis: IkeSpis, children: Collection[int]) -> HeldSa:
+        deadline = time.monotonic() + self._times.appear_s
+        while True:
+            held = await self._look(spis)
+            if held is not None and held.inbound == frozenset(children):
+                return held
+            if time.monotonic() > deadline:
+                what = "did not take it" if held is None else f"has {len(held.children)} of its CHILD_SAs"
+                raise MoveError(
+                    f"charon {what}: it needs {len(children)} CHILD_SAs",
+                    hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
+                )
+            await asyncio.sleep(self._times.look_s)
+
+    async def _touched(self, source: str, touch: Touch) -> bool:
+        copy = self._copies.get(touch.spis)
+        if copy is None or copy.source != source:
+            return False
+        now = time.monotonic()
+        for numbers in touch.numbers:
+            copy.numbers[numbers.spi_in] = (now, numbers)
+        messages = [
+            HaMessage.of(kind, (HaAttribute.IKE_ID, copy.offer.chain.ike_id), (HaAttribute.MID, mid))
+            for kind, mid in zip(_MIDS, touch.mids, strict=True)
+            if mid is not None
+        ]
+        try:
+            async with self._alone(touch.spis):
+                if self._copies.get(touch.spis) is not copy or copy.starting:
+                    return False
+                await self._broker.follow(touch.spis, messages)
+        except (NotFoundError, CharonError) as error:
+            log.info("%s cannot follow: %s", copy.offer.name, error)
+            return False
+        return True
+
+    # --- giving up ------------------------------------------------------------------------------
+
+    async def give_up(self, spis: IkeSpis) -> None:
+        """Given an IKE_SA, end the copy of it, without a word to its peer. Nothing happens when it is served here."""
+        async with self._alone(spis):
+            copy = self._copies.get(spis)
+            if copy is None or copy.starting:
+                return
+            await self._discard(spis)
+
+    async def _discard(self, spis: IkeSpis) -> None:
+        self._copies.pop(spis, None)
+        self._note(spis, None)
+        try:
+            held = await self._look(spis)
+            if held is not None and not held.serving and not held.frozen:
+                await self._end(spis)
+        except MobikectlError as error:
+            log.info("the copy of %s cannot be dropped: %s", spis, error)
+
+    async def _end(self, spis: IkeSpis) -> None:
+        """Have charon drop it and see that it is gone. Raise MoveError: it is not."""
+        if await self._look(spis) is None:
+            self._broker.forget(spis)
+            return
+        self._broker.remove(spis)
+        deadline = time.monotonic() + self._times.appear_s
+        while await self._look(spis) is not None:
+            if time.monotonic() > deadline:
+                raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
+            await asyncio.sleep(self._times.look_s)
+
+    async def _look(self, spis: IkeSpis) -> HeldSa | None:
+        try:
+            return await self._control.look(spis)
+        except DecodeError:
+            return None  # it has no addresses yet
+
+    @asynccontextmanager
+    async def _alone(self, spis: IkeSpis) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(spis, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock.locked() and spis not in self._copies:
+            self._locks.pop(spis, None)
+
+    # --- serving --------------------------------------------------------------------------------
+
+    async def serving(self, spis: Iterable[IkeSpis]) -> frozenset[IkeSpis]:
+        """Given IKE_SAs, return those that this node's charon serves, or served until they were frozen just now."""
+        found = set()
+        for each in spis:
+            held = await self._look(each)
+            if held is not None and (held.serving or held.frozen):
+                found.add(each)
+        return frozenset(found)
+
+    async def start(self, spis: IkeSpis) -> str | None:
+        """Given an IKE_SA whose node is dead, serve it. Return None when its client answered, or why it is not served.
+
+        Then the copy is dropped. Raise what charon raises.
+        """
+        async with self._alone(spis):
+            copy = self._copies.get(spis)
+            if copy is None:
+                held = await self._look(spis)
+                return None if held is not None and held.serving else "it is not here any more"
+            copy.starting = True
+            try:
+                why = await self._started(spis, copy)
+            except (MoveError, NetlinkError, NotFoundError) as error:
+                why = str(error)
+            finally:
+                copy.starting = False
+            self._copies.pop(spis, None)
+            self._note(spis, None)
+            if why is not None:
+                await self._drop_started(spis)
+            return why
+
+    async def _started(self, spis: IkeSpis, copy: Copy) -> str | None:
+        held = await self._look(spis)
+        if held is None:
+            return "charon lost the copy of it"
+        chain = self._broker.chain_of(spis, held.inbound)
+        told = held.mid_initiator, held.mid_responder
+        deadline = time.monotonic() + self._times.give_up_s
+        tries = 0
+        while True:
+            mids = told[0] + GUESSES[tries % 4][0], told[1] + GUESSES[tries % 4][1]
+            await self._activate(held, copy, mids)
+            came = await self._heard(spis, mids, copy, deadline)
+            if came is not None:
+                await self._served(came, copy)
+                return None
+            if time.monotonic() >= deadline:
+                return f"its client did not answer within {self._times.give_up_s:g} s"
+            tries += 1
+            await self._drop_started(spis)
+            await self._broker.replay(chain)
+            held = await self._appeared(spis, held.inbound)
+
+    async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> None:
+        await self._jump(held, copy)
+        await self._control.activate(
+            held, mids=mids, roam=True, peer_r=copy.offer.peer_r, own_r=copy.offer.own_r
+        )
+
+    async def _jump(self, held: HeldSa, copy: Copy) -> None:
+        """Have our ESP begin far behind what its node can have sent."""
+        if self._sequences is None:
+            return
+        for inbound, outbound in held.children:
+            state = await self._sequences.read(held.remote.address, outbound)
+            if state is None:
+                continue  # ESP is in userland
+            at, numbers = copy.numbers.get(inbound, (0.0, None))
+            last = behind(numbers, time.monotonic() - at)
+            if last > (1 << (64 if state.esn else 32)) - EXHAUSTION:
+                raise MoveError(
+                    f"the ESP numbers of {copy.offer.name} are used up", hint="its client makes a new IKE_SA"
+                )
+            if state.oseq < last:
+                await self._sequences.start_after(held.remote.address, outbound, last)
+            if numbers is not None and numbers.received:
+                taken = Received(numbers.received, (1 << 32) - 1, 32)
+                await self._sequences.mark_received(held.local.address, inbound, taken)
+
+    async def _heard(
+        self, spis: IkeSpis, mids: tuple[int, int], copy: Copy, deadline: float
+    ) -> HeldSa | None:
+        until = min(time.monotonic() + self._times.answer_s, deadline)
+        while True:
+            held = await self._look(spis)
+            if held is None:
+                raise MoveError(f"{copy.offer.name} went away while it was started", hint="see charon's log")
+            answered = held.mid_initiator > mids[0] and not held.busy
+            if held.serving and (answered or held.mid_responder > mids[1]):
+                return held
+            if time.monotonic() > until:
+                return None
+            await asyncio.sleep(self._times.look_s)
+
+    async def _served(self, held: HeldSa, copy: Copy) -> None:
+        try:
+            # With new keys nothing that its node may still send, or that was sent to it, can be mistaken for ours.
+            await self._control.rekey_children(held.ike_id, held.inbound)
+            if self._hosts is not None:
+                await self._hosts.arrived(held, copy.offer.name)
+        except MobikectlError as error:
+            log.warning("%s is served here, but %s", copy.offer.name, error)
+
+    async def _drop_started(self, spis: IkeSpis) -> None:
+        try:
+            await self._end(spis)
+        except MobikectlError as error:
+            log.warning("%s cannot be dropped: %s", spis, error)
+
+    # --- memory ---------------------------------------------------------------------------------
+
+    def _note(self, spis: IkeSpis, copy: Copy | None) -> None:
+        if self._notes is None:
+            return
+        value = None
+        if copy is not None:
+            offer = copy.offer
+            hosts = [str(offer.local.address), offer.local.port, str(offer.remote.address), offer.remote.port]
+            value = json.dumps([copy.source, offer.name, offer.peer_r, offer.own_r, *hosts])
+        try:
+            self._notes.note(_note_key(spis), value)
+        except MoveError as error:
+            log.info("%s: %s", spis, error)
+
+    async def remember(self) -> int:
+        """After a restart of this process: take up the copies that charon still has. Return how many."""
+        found = 0
+        for key, value in list((self._notes.notes if self._notes is not None else {}).items()):
+            if not key.startswith(_COPY):
+                continue
+            spis = _spis_of(key)
+            try:
+                copy = await self._remembered(spis, value)
+            except (MobikectlError, ValueError) as error:
+                log.info("the copy of %s is not known any more: %s", spis, error)
+                copy = None
+            if copy is None:
+                self._note(spis, None)
+            elif spis not in self._copies:
+                self._copies[spis] = copy
+                found += 1
+        return found
+
+    async def _remembered(self, spis: IkeSpis, value: str) -> Copy | None:
+        held = await self._look(spis)
+        if held is None or held.serving or held.frozen:
+            return None
+        source, name, peer_r, own_r, local, local_port, remote, remote_port = json.loads(value)
+        chain = self._broker.chain_of(spis, held.inbound)
+        here, there = Host(ip_address(local), local_port), Host(ip_address(remote), remote_port)
+        return Copy(source, Offer(0, name, chain, here.address, here, there, peer_r, own_r, held.children))
+
+
+_MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
+
+
+def behind(numbers: Numbers | None, age_s: float) -> int:
+    """Given what was told of a CHILD_SA's ESP and how long ago, return a number that its node cannot have reached."""
+    if numbers is None:
+        return BLIND_JUMP
+    grown = numbers.per_1000_s * max(age_s, 0.0) / 1000
+    return numbers.sent + max(LEAST_JUMP, int(grown * JUMP_FACTOR))
+
+
+def _frame(chain: HaChain) -> tuple[HaMessage, ...]:
+    """Return what of a chain cannot change without being made anew."""
+    return tuple(message for message in chain.messages if message.kind in {HaType.IKE_ADD, HaType.IKE_UPDATE})
+
+
+def _children(chain: HaChain) -> dict[int, HaMessage]:
+    return {
+        message.need(HaAttribute.INBOUND_SPI, int): message
+        for message in chain.messages
+        if message.kind is HaType.CHILD_ADD
+    }
+
+
+def _child_delete(added: HaMessage) -> HaMessage:
+    ike_id = added.ike_id
+    spi = added.need(HaAttribute.INBOUND_SPI, int)
+    if ike_id is None:
+        raise MoveError("a CHILD_SA without an IKE_SA", hint="this is a fault of mobikectl")
+    return HaMessage.of(HaType.CHILD_DELETE, (HaAttribute.IKE_ID, ike_id), (HaAttribute.INBOUND_SPI, spi))
+
+
+def _mids(chain: HaChain) -> list[HaMessage]:
+    return [message for message in chain.messages if message.kind in _MIDS]
+
+
+def _note_key(spis: IkeSpis) -> str:
+    return f"{_COPY}{spis.initiator:016x}{spis.responder:016x}"
+
+
+def _spis_of(key: str) -> IkeSpis:
+    number = int(key.removeprefix(_COPY), 16)
+    return IkeSpis(number >> 64, number & (1 << 64) - 1)

@@ -1,0 +1,148 @@
+"""A standby has what it needs to serve an IKE_SA at any moment, and serves it when its node is dead."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .lab import children_of, spis_of
+from .standbys import Standbys, standbys_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ..rmobike.lab import Node
+    from .lab import MoveLab
+
+pytestmark = [pytest.mark.netns, pytest.mark.charon]
+
+
+@pytest.fixture
+async def standbys(ring: MoveLab) -> AsyncIterator[Standbys]:
+    async with standbys_of(ring) as standbys:
+        yield standbys
+
+
+async def rekey(node: Node, **what: str) -> None:
+    mark = len(node.events)
+    async with node.vici as session:
+        await session.request("rekey", what)
+    await node.event("ike-rekey" if "ike" in what else "child-rekey", since=mark)
+
+
+async def die(lab: MoveLab, name: str) -> None:
+    process = lab.gateways[name].process
+    assert process is not None
+    process.kill()
+    await asyncio.to_thread(process.wait, 10)
+
+
+async def copied(lab: MoveLab, standbys: Standbys) -> str:
+    """Wait until the IKE_SA that gw1 serves now is at its standby with the same CHILD_SAs; return which that is."""
+    deadline = asyncio.get_running_loop().time() + 30
+    while True:
+        mine = [sa for sa in await lab.sas("gw1") if sa["state"] == "ESTABLISHED"]
+        if len(mine) == 1:
+            name = await standbys.standby_of("gw1", spis_of(mine[0]))
+            theirs = [sa for sa in await lab.sas(name) if spis_of(sa) == spis_of(mine[0])]
+            if len(theirs) == 1 and children_of(theirs[0]) == children_of(mine[0]):
+                assert theirs[0]["state"] == "PASSIVE"
+                return name
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_an_ike_sa_goes_on_at_its_standby_when_its_charon_is_killed(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    spis = spis_of(await ring.gateways["gw1"].sa())
+    await die(ring, "gw1")
+    assert await standbys.of[standby].copies.start(spis) is None
+    await ring.client.sa(remote_host=ring.address(standby))
+    sent, answered = await (await ring.ping(100)).result()
+    assert answered >= sent - 20  # userland ESP: until the CHILD_SA is rekeyed
+    assert ring.client.log.count("initiating IKE_SA") == 1
+    await rekey(ring.client, ike="vpn")
+    await rekey(ring.gateways[standby], child="net")
+
+
+async def test_a_standby_follows_rekeyings_and_exchanges(ring: MoveLab, standbys: Standbys) -> None:
+    await copied(ring, standbys)
+    gateway = ring.gateways["gw1"]
+    await rekey(gateway, child="net")
+    await copied(ring, standbys)
+    await rekey(ring.client, ike="vpn")
+    await copied(ring, standbys)
+    await rekey(ring.client, child="net")
+    await rekey(gateway, ike="vpn")
+    standby = await copied(ring, standbys)
+    spis = spis_of(next(sa for sa in await ring.sas("gw1") if sa["state"] == "ESTABLISHED"))
+    await asyncio.sleep(0.3)
+    await die(ring, "gw1")
+    assert await standbys.of[standby].copies.start(spis) is None, ring.gateways[standby].log[-3000:]
+    sent, answered = await (await ring.ping(100)).result()
+    assert answered >= sent - 20
+
+
+async def test_an_ike_sa_that_ends_ends_at_its_standby(ring: MoveLab, standbys: Standbys) -> None:
+    standby = await copied(ring, standbys)
+    async with ring.client.vici as session:
+        await session.request("terminate", {"ike": "vpn"})
+    deadline = asyncio.get_running_loop().time() + 20
+    while await ring.sas(standby):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+    assert not len(standbys.of[standby].copies)
+
+
+async def test_a_standby_whose_memory_is_gone_takes_its_copy_up_again(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    before = [sa["uniqueid"] for sa in await ring.sas(standby)]
+    made = standbys.make(standby)
+    made.served = []
+    assert await made.copies.remember() == 1
+    assert [sa["uniqueid"] for sa in await ring.sas(standby)] == before
+    standbys.of[standby].copies._copies.clear()  # and without its notes
+    await asyncio.sleep(3)
+    await copied(ring, standbys)
+    assert [sa["uniqueid"] for sa in await ring.sas(standby)] == before
+
+
+async def test_a_standby_that_goes_is_replaced(ring: MoveLab, standbys: Standbys) -> None:
+    standby = await copied(ring, standbys)
+    standbys.cut.add(standby)
+    standbys.fit.discard(standby)
+    deadline = asyncio.get_running_loop().time() + 30
+    other = next(name for name in ring.gateways if name not in {"gw1", standby})
+    while not standbys.of[other].copies.of("gw1"):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+    standbys.cut.clear()  # it is back: what it has is another's now
+    while standbys.of[standby].copies.of("gw1") or await ring.sas(standby):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def test_a_client_that_does_not_answer_is_dropped(ring: MoveLab, standbys: Standbys) -> None:
+    standby = await copied(ring, standbys)
+    spis = spis_of(await ring.gateways["gw1"].sa())
+    standbys.of[standby].copies._times = type(standbys.of[standby].copies._times)(appear_s=15, give_up_s=3)
+    await die(ring, "gw1")
+    await die_client(ring)
+    why = await standbys.of[standby].copies.start(spis)
+    assert why is not None
+    assert "did not answer" in why
+    assert not await ring.sas(standby)
+    assert not len(standbys.of[standby].copies)
+
+
+async def die_client(lab: MoveLab) -> None:
+    process = lab.client.process
+    assert process is not None
+    process.kill()
+    await asyncio.to_thread(process.wait, 10)
