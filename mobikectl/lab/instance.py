@@ -75,6 +75,7 @@ class Lab:
         await asyncio.gather(*(self._setup_node(name) for name in self.topology.nodes))
         if self.store is not None:
             await self.store.start()
+            await self.store.certify()
         keys = {tunnel.name: secrets.token_hex(24) for tunnel in self.topology.tunnels}
         for name in self.topology.charons:
             self._write_configuration(name, keys)

@@ -30,10 +30,10 @@ def strongswan_conf(node: Node, *, esp: str, templates: Path = TEMPLATES) -> str
         {
             "node": f"{node.name}, {node.role.value}",
             "esp_plugins": ESP_PLUGINS[esp],
-            "rmobike": " rmobike!" if node.plugin else "",
+            "rmobike": (" ha!" if node.ha else "") + (" rmobike!" if node.plugin else ""),
             "install_routes": "yes" if needed else "no",
             "ignored": f"lo,ipsec0,{MANAGEMENT}",
-            "extra": node.strongswan,
+            "extra": "\n".join(((templates / "ha.conf").read_text() if node.ha else "", node.strongswan)),
         },
     )
 

@@ -34,6 +34,9 @@ COMMIT_S = 0.5
 """Seconds that a commit into the file may take."""
 CONFIGURATION = "mobikectl.toml"
 """In a node's own directory: its configuration."""
+TLS = "tls"
+CERTIFICATES = {"certificate": "node.pem", "key": "node.key", "ca": "ca.pem"}
+"""In a node's own directory, when IKE_SAs are carried over."""
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 LOCKER = """
 import sqlite3, sys, time
@@ -90,14 +93,36 @@ class LabStore:
         store |= {"kind": kind, "cluster": CLUSTER, kind: dict(store.get(kind, {})) | more}
         for other in {"sqlite", "etcd"} - {kind}:
             store.pop(other, None)
+        settings = dict(spec.settings)
+        if settings.get("transfer") is True:
+            settings["transfer"] = self._transfer(node)
         # All nodes of a lab have the same processors: their load says nothing of one of them.
-        return {"node": node, "addresses": addresses, "cpu": False, **spec.settings, "store": store}
+        return {"node": node, "addresses": addresses, "cpu": False, **settings, "store": store}
 
     def configuration(self, node: str, text: str) -> str:
         """Given a gateway's name and the scenario's text for it, return the whole configuration."""
         return f"{text}\n[cluster]\n" + "".join(
             f"{key} = {inline(value)}\n" for key, value in self.table(node).items()
         )
+
+    def _transfer(self, node: str) -> Mapping[str, Any]:
+        ends = self._lab.topology.ends_of(node)
+        address = next(str(end.addresses[0].ip) for end in ends if end.dev == MANAGEMENT)
+        files = {key: f"/run/{TLS}/{name}" for key, name in CERTIFICATES.items()}
+        return {"address": address, **files}
+
+    async def certify(self) -> None:
+        """Give every gateway a certificate, where the scenario carries IKE_SAs over. Raise LabError."""
+        if self._spec.settings.get("transfer") is not True:
+            return
+        cluster = (sys.executable, "-m", "mobikectl", "cluster")
+        authority = f"/run/{SHARED}/authority"
+        gateways = self._lab.topology.by_role(Role.GATEWAY)
+        await self._lab.run_in(gateways[0], *cluster, "init", "--name", CLUSTER, "--dir", authority)
+        for node in gateways:
+            await self._lab.run_in(
+                node, *cluster, "join", node, "--authority", authority, "--dir", f"/run/{TLS}"
+            )
 
     # --- running ---------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import LabError
-from mobikectl.lab.fleets import ClusterSpec, parse_cluster, with_fleets
+from mobikectl.lab.fleets import PING_S, ClusterSpec, parse_cluster, with_fleets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +20,17 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress, IpNetwork
 
 NODE_NAME = re.compile(r"[a-z][a-z0-9]{0,11}")
-TUNNEL_KEYS = {"client", "gateway", "remote", "client_inside", "gateway_inside", "also", "local", "fleet"}
+TUNNEL_KEYS = {
+    "client",
+    "gateway",
+    "remote",
+    "client_inside",
+    "gateway_inside",
+    "also",
+    "local",
+    "fleet",
+    "ping_s",
+}
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9.-]{0,14}")
 MANAGEMENT = "mgmt"
 """A device of this name leads to the cluster's store: no charon and no path of a tunnel knows of it."""
@@ -88,6 +98,8 @@ class Node:
     """More strongswan.conf text."""
     plugin: bool = False
     """Whether its charon loads the rmobike plugin."""
+    ha: bool = False
+    """Whether its charon loads strongSwan's ha plugin, with the sidecar's HA broker as its peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +119,8 @@ class Tunnel:
     """The client's outer address; None: what the kernel's routes say."""
     fleet: str = ""
     """The fleet that it belongs to: measured with all the others of it."""
+    ping_s: float = PING_S
+    """Of a fleet's: seconds between the pings through it."""
 
     @property
     def client_id(self) -> str:
@@ -254,7 +268,9 @@ class _Reader:
 
     def node(self, name: str, table: Mapping[str, Any]) -> Node:
         what = f"nodes.{name}"
-        self.known(table, {"role", "inside", "routes", "masquerade", "sidecar", "strongswan", "plugin"}, what)
+        self.known(
+            table, {"role", "inside", "routes", "masquerade", "sidecar", "strongswan", "plugin", "ha"}, what
+        )
         if not NODE_NAME.fullmatch(name):
             raise self.fail(f"{what}: a node's name is 1-12 of a-z and 0-9, a letter first")
         try:
@@ -269,15 +285,16 @@ class _Reader:
             masquerade=tuple(str(dev) for dev in table.get("masquerade", [])),
             sidecar=str(table.get("sidecar", "")),
             strongswan=str(table.get("strongswan", "")),
-            plugin=self._plugin(table, role, what),
+            plugin=self._of_charon(table, "plugin", role, what),
+            ha=self._of_charon(table, "ha", role, what),
         )
 
-    def _plugin(self, table: Mapping[str, Any], role: Role, what: str) -> bool:
-        wanted = table.get("plugin", False)
+    def _of_charon(self, table: Mapping[str, Any], key: str, role: Role, what: str) -> bool:
+        wanted = table.get(key, False)
         if not isinstance(wanted, bool):
-            raise self.fail(f"{what}: plugin is true or false, got {wanted!r}")
+            raise self.fail(f"{what}: {key} is true or false, got {wanted!r}")
         if wanted and not role.runs_charon:
-            raise self.fail(f"{what}: plugin needs a charon, and a node with role {role.value} has none")
+            raise self.fail(f"{what}: {key} needs a charon, and a node with role {role.value} has none")
         return wanted
 
     def _route(self, entry: Mapping[str, Any], what: str) -> StaticRoute:
@@ -312,6 +329,7 @@ class _Reader:
             also=self._also(table, nodes, what),
             local=self.address(table["local"], what) if "local" in table else None,
             fleet=str(table.get("fleet", "")),
+            ping_s=float(table.get("ping_s", PING_S)),
         )
 
     def _also(self, table: Mapping[str, Any], nodes: Mapping[str, Node], what: str) -> tuple[str, ...]:

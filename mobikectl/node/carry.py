@@ -101,6 +101,7 @@ class HandoverCarrier:
             move.target_address,
             peer_r=peer_r and move.mechanism is Mechanism.NOTIFY,
             own_r=own_r,
+            vips=sa.remote_vips,
         )
 
     async def _in_step(self, sas: Sequence[IkeSa], ended: Sequence[Handover]) -> None:

@@ -23,6 +23,7 @@ from mobikectl.errors import (
 from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
 from mobikectl.node.control import BusyError
 from mobikectl.protocol.handover import Event, Handover, SourceState
+from mobikectl.wire.ha import HaAttribute, Host
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Order:
     address: IpAddress
     peer_r: bool = False
     own_r: bool = False
+    vips: tuple[IpAddress, ...] = ()
+    """Virtual addresses of the peer: charon does not tell them again in a RESYNC."""
 
 
 @dataclass(slots=True)
@@ -186,6 +189,9 @@ class Handing:
                     "it is not served here" if held.steady else "a CHILD_SA is just changing",
                 )
             chain = await self._broker.wait_for(order.spis, held.inbound, timeout=self._times.chain_s)
+            if order.vips and not chain.remote_vips:
+                vips = [(HaAttribute.REMOTE_VIP, Host(vip)) for vip in order.vips]
+                chain = chain.with_updates(lambda update: update.having(vips))
             work.held = held
             await self._first_numbers(work, held)
         except MobikectlError as error:
