@@ -17,7 +17,7 @@ from mobikectl.cli.cluster import complete_node, open_cluster
 from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
 from mobikectl.cli.output import coloured, console, human_seconds, json_option, print_json, print_table
 from mobikectl.control import ControlClient
-from mobikectl.errors import MobikectlError, MoveError, NotFoundError
+from mobikectl.errors import MobikectlError, MoveError, NotFoundError, StoreError
 from mobikectl.model import IkeState, IpAddress
 
 if TYPE_CHECKING:
@@ -110,8 +110,13 @@ async def _target(settings: Settings, gateway: str) -> IpAddress | str:
         pass
     known: list[str] = []
     if settings.config.cluster is not None:
-        async with open_cluster(settings) as cluster:
-            members = (await cluster.store.state()).members
+        try:
+            async with open_cluster(settings) as cluster:
+                members = (await cluster.store.state()).members
+        except StoreError:
+            if "." in gateway:  # a host name, most likely: it needs no store
+                return gateway
+            raise
         if gateway in members:
             addresses = [one.ip for one in members[gateway].value.addresses if one.usable]
             if not addresses:
