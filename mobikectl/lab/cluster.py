@@ -11,9 +11,11 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError
 from mobikectl.lab.measure import sa_keys
 from mobikectl.lab.netns import DROP_PREFERENCE
+from mobikectl.lab.sidecars import control_socket
 from mobikectl.lab.store import CLUSTER, CONFIGURATION
 from mobikectl.lab.topology import MANAGEMENT, Role
 from mobikectl.lab.vici import list_sas
@@ -21,7 +23,8 @@ from mobikectl.lab.wait import until
 from mobikectl.model import ROUTE_PROTOCOL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
+    from pathlib import Path
 
     from mobikectl.lab.instance import Lab
     from mobikectl.lab.store import LabStore
@@ -159,6 +162,36 @@ class Cluster:
             return await self.served_by(node) == 0
 
         await until(none_left, within=within * self._patience, what=f"{node} is empty", every=0.2)
+
+    async def carrying(self, known: Mapping[str, int], *, within: float = 30.0) -> None:
+        """Wait until each node's HA broker knows so many IKE_SAs, and nothing of them is being rekeyed.
+
+        A broker that has no memory has charon rekey every CHILD_SA, which keeps the old ones for some seconds.
+        """
+        for node, count in known.items():
+            path = control_socket(self.lab, node)
+
+            async def told(path: Path = path, count: int = count) -> bool:
+                async with ControlClient(path) as client:
+                    state = (await client.state())["cluster"]
+                carries = state["carries"] if state["member"] else None
+                return carries is not None and carries["sas"] == count
+
+            async def quiet(node: str = node) -> bool:
+                listed = await asyncio.to_thread(list_sas, self.lab.vici_socket(node))
+                children = [child for _, sa in listed for child in sa.get("child-sas", {}).values()]
+                return all(child["state"] == "INSTALLED" for child in children)
+
+            patience = within * self._patience
+            await until(told, within=patience, what=f"{node} carries {count} IKE_SAs", every=0.2)
+            await until(quiet, within=patience, what=f"{node} rekeys nothing", every=0.2)
+
+    async def owned_twice(self) -> int:
+        """Return how many IKE_SAs are established at more than one gateway."""
+        gateways = self.lab.topology.by_role(Role.GATEWAY)
+        listed = [await asyncio.to_thread(list_sas, self.lab.vici_socket(node)) for node in gateways]
+        owners = Counter(key for sas in listed for key in sa_keys(sas))
+        return sum(count > 1 for count in owners.values())
 
     async def leaked_routes(self) -> int:
         """Return how many steering routes the gateways have that no IKE_SA of theirs needs."""

@@ -53,7 +53,7 @@ class Fleet:
         self._topology = lab.topology
         self._capture = capture
         namespace = lab.namespace(self.tunnels[0].client)
-        self._pinger = FleetPinger(namespace, self.tunnels)
+        self._pinger = FleetPinger(namespace, self.tunnels, interval=self.tunnels[0].ping_s)
         self.load = Load(namespace, self.tunnels)
         targets = {(node, str(t.gateway_inside)) for t in self.tunnels for node in t.gateways}
         self._sinks = [open_sink(lab.namespace(node), address) for node, address in sorted(targets)]
@@ -121,6 +121,7 @@ class Fleet:
             "worst_lost": max(one["lost"] for one in pings.values()),
             "longest_gap_ms": gaps[-1],
             "median_gap_ms": gaps[len(gaps) // 2],
+            "longest_outage_ms": max(one["longest_outage_ms"] for one in pings.values()),
             "interval_ms": ms(self._pinger.interval),
             "ike_messages": len(packets),
             "ike_sa_init": sum(p.exchange == "IKE_SA_INIT" for p in packets),

@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STORES = ("sqlite", "etcd")
-FLEET_KEYS = {"client", "dev", "count", "unreachable", "outer", "inside", "remote", "gateways"}
+FLEET_KEYS = {"client", "dev", "count", "unreachable", "outer", "inside", "remote", "gateways", "ping_s"}
 MAX_FLEET = 1000
 TOLD = 9
 """charon tells a peer of up to 8 further addresses of its host (RFC 4555 section 3.4). All clients of a fleet are on
 one host: so many addresses that nothing leads to come first, so that no client is looked for at another one's."""
+PING_S = 0.2
+"""Seconds between the pings through one tunnel."""
 HINT = "see docs/scenarios.md for the keys"
 
 
@@ -103,6 +105,7 @@ def _write_out(data: dict[str, Any], name: str, fleet: Mapping[str, Any]) -> Non
             "local": str(outer + i),
             "client_inside": str(inside + i),
             "fleet": name,
+            "ping_s": float(fleet.get("ping_s", PING_S)),
         }
         addresses.append(f"{outer + i}/32")
         data["nodes"][client].setdefault("inside", []).append(f"{inside + i}/32")

@@ -34,10 +34,11 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
 
     ``sent``, ``lost``; ``longest_gap_ms``: the longest time between the sendings of two consecutive
     answered pings (the interval itself when none is lost; a loss at the end counts up to the last ping);
+    ``longest_outage_ms``: the longest time from a lost ping to the next answered one;
     ``spacing_median_ms`` and ``spacing_p99_ms``: how evenly they were really sent; ``rtt_median_ms``.
     """
     if not pings:
-        return {"sent": 0, "lost": 0, "longest_gap_ms": 0.0}
+        return {"sent": 0, "lost": 0, "longest_gap_ms": 0.0, "longest_outage_ms": 0.0}
     answered = [p.sent for p in pings if p.received is not None]
     edges = [pings[0].sent, *answered, pings[-1].sent]
     spacing = sorted(b.sent - a.sent for a, b in itertools.pairwise(pings)) or [0.0]
@@ -49,7 +50,19 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
         "spacing_median_ms": ms(spacing[len(spacing) // 2]),
         "spacing_p99_ms": ms(spacing[int(len(spacing) * 0.99)]),
         "rtt_median_ms": ms(rtt[len(rtt) // 2]),
+        "longest_outage_ms": ms(_longest_outage(pings)),
     }
+
+
+def _longest_outage(pings: Sequence[Ping]) -> float:
+    """Return the longest time from a lost ping to the next answered one: 0 when none is lost."""
+    longest, lost_since = 0.0, None
+    for ping in pings:
+        if ping.received is None:
+            lost_since = ping.sent if lost_since is None else lost_since
+        elif lost_since is not None:
+            longest, lost_since = max(longest, ping.sent - lost_since), None
+    return longest if lost_since is None else max(longest, pings[-1].sent - lost_since)
 
 
 def ms(seconds: float) -> float:
