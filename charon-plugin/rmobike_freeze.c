@@ -141,6 +141,32 @@ static void raise_thawed(private_rmobike_freeze_t *this, ike_sa_t *ike_sa)
 }
 
 /**
+ * Destroy the CHILD_SAs that were kept for late packets: the job that would
+ * have done so does nothing to a passive IKE_SA
+ */
+static void destroy_deleted(ike_sa_t *ike_sa)
+{
+	enumerator_t *enumerator;
+	child_sa_t *child_sa;
+	uint32_t spi;
+
+	do
+	{
+		spi = 0;
+		enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
+		while (!spi && enumerator->enumerate(enumerator, &child_sa))
+		{
+			if (child_sa->get_state(child_sa) == CHILD_DELETED)
+			{
+				spi = child_sa->get_spi(child_sa, TRUE);
+			}
+		}
+		enumerator->destroy(enumerator);
+	}
+	while (spi && ike_sa->destroy_child_sa(ike_sa, PROTO_ESP, spi) == SUCCESS);
+}
+
+/**
  * Do what charon's timers would have done while the IKE_SA was frozen: their
  * jobs do nothing to a passive IKE_SA and do not come again
  */
@@ -152,6 +178,7 @@ static void make_up(ike_sa_t *ike_sa)
 	enumerator_t *enumerator;
 	child_sa_t *child_sa;
 
+	destroy_deleted(ike_sa);
 	at = ike_sa->get_statistic(ike_sa, STAT_REAUTH);
 	if (at && at <= now)
 	{

@@ -183,6 +183,8 @@ bool rmobike_guard_check()
 							 sizeof(*charon->kernel), ike_sa_create) ||
 		!rmobike_guard_table("redirect_manager_t", charon->redirect,
 							 sizeof(*charon->redirect), ike_sa_create) ||
+		!rmobike_guard_table("attribute_manager_t", charon->attributes,
+							 sizeof(*charon->attributes), ike_sa_create) ||
 		!check_ike_sa() || !check_mobike() || !check_message())
 	{
 		DBG1(DBG_CFG, "rmobike: built for strongSwan %s, which is not what "

@@ -24,6 +24,7 @@
 #include "rmobike_move.h"
 #include "rmobike_peers.h"
 #include "rmobike_policy.h"
+#include "rmobike_pool.h"
 #include "rmobike_redirect.h"
 #include "rmobike_responder.h"
 #include "rmobike_rules.h"
@@ -110,6 +111,11 @@ struct private_rmobike_plugin_t {
 	rmobike_redirect_t *redirect;
 
 	/**
+	 * Gives clients virtual IPs
+	 */
+	rmobike_pool_t *pool;
+
+	/**
 	 * Bus hooks
 	 */
 	rmobike_listener_t *listener;
@@ -146,6 +152,7 @@ static void clean_up(private_rmobike_plugin_t *this)
 {
 	DESTROY_IF(this->control);
 	DESTROY_IF(this->listener);
+	DESTROY_IF(this->pool);
 	DESTROY_IF(this->redirect);
 	DESTROY_IF(this->move);
 	DESTROY_IF(this->freeze);
@@ -187,6 +194,7 @@ static bool set_up(private_rmobike_plugin_t *this)
 	this->freeze = rmobike_freeze_create(this->control);
 	this->move = rmobike_move_create(this->control, this->peers, this->freeze);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
+	this->pool = rmobike_pool_create(this->control);
 	this->listener = rmobike_listener_create(this->control, this->peers,
 							this->policy, this->responder, this->initiator,
 							this->watch, this->rules, this->freeze);
@@ -209,12 +217,16 @@ static bool plugin_cb(private_rmobike_plugin_t *this,
 		}
 		charon->redirect->add_provider(charon->redirect,
 									   &this->redirect->provider);
+		charon->attributes->add_provider(charon->attributes,
+										 &this->pool->provider);
 		charon->bus->add_listener(charon->bus, &this->listener->listener);
 		DBG1(DBG_CFG, "rmobike %s loaded", RMOBIKE_VERSION);
 	}
 	else
 	{
 		charon->bus->remove_listener(charon->bus, &this->listener->listener);
+		charon->attributes->remove_provider(charon->attributes,
+											&this->pool->provider);
 		charon->redirect->remove_provider(charon->redirect,
 										  &this->redirect->provider);
 		clean_up(this);

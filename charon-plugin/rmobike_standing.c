@@ -126,21 +126,32 @@ static u_int count_tasks(ike_sa_t *ike_sa, task_queue_t queue)
 }
 
 /**
- * Check if all CHILD_SAs are installed
+ * Count the CHILD_SAs in a state
  */
-static bool are_installed(ike_sa_t *ike_sa)
+static u_int count_children(ike_sa_t *ike_sa, child_sa_state_t state)
 {
 	enumerator_t *enumerator;
 	child_sa_t *child_sa;
-	bool good = TRUE;
+	u_int count = 0;
 
 	enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
-	while (good && enumerator->enumerate(enumerator, &child_sa))
+	while (enumerator->enumerate(enumerator, &child_sa))
 	{
-		good = child_sa->get_state(child_sa) == CHILD_INSTALLED;
+		count += child_sa->get_state(child_sa) == state;
 	}
 	enumerator->destroy(enumerator);
-	return good;
+	return count;
+}
+
+/**
+ * Check if all CHILD_SAs are installed; one that got rekeyed and deleted is kept
+ * for some seconds for packets that are late
+ */
+static bool are_installed(ike_sa_t *ike_sa)
+{
+	return count_children(ike_sa, CHILD_INSTALLED) +
+		   count_children(ike_sa, CHILD_DELETED) ==
+		   ike_sa->get_child_count(ike_sa);
 }
 
 /*
@@ -176,7 +187,7 @@ char *rmobike_standing_busy(ike_sa_t *ike_sa)
 }
 
 /**
- * Check if a CHILD_SA with this inbound SPI is there
+ * Check if an installed CHILD_SA with this inbound SPI is there
  */
 static bool has_child(ike_sa_t *ike_sa, uint32_t spi)
 {
@@ -187,7 +198,8 @@ static bool has_child(ike_sa_t *ike_sa, uint32_t spi)
 	enumerator = ike_sa->create_child_sa_enumerator(ike_sa);
 	while (!found && enumerator->enumerate(enumerator, &child_sa))
 	{
-		found = child_sa->get_spi(child_sa, TRUE) == spi;
+		found = child_sa->get_spi(child_sa, TRUE) == spi &&
+				child_sa->get_state(child_sa) == CHILD_INSTALLED;
 	}
 	enumerator->destroy(enumerator);
 	return found;
@@ -210,7 +222,7 @@ bool rmobike_standing_has_children(ike_sa_t *ike_sa, vici_message_t *request)
 		return FALSE;
 	}
 	good = !items->get_count(items) ||
-		   items->get_count(items) == ike_sa->get_child_count(ike_sa);
+		   items->get_count(items) == count_children(ike_sa, CHILD_INSTALLED);
 	enumerator = items->create_enumerator(items);
 	while (good && enumerator->enumerate(enumerator, &str))
 	{

@@ -79,8 +79,8 @@ class MoveSa:
 
     @property
     def steady(self) -> bool:
-        """Whether every CHILD_SA is INSTALLED."""
-        return all(child.state == "INSTALLED" for child in self.children)
+        """Whether every CHILD_SA is INSTALLED, but for those that charon keeps for late packets after a rekeying."""
+        return all(child.state in {"INSTALLED", "DELETED"} for child in self.children)
 
 
 Named = IkeSpis | int

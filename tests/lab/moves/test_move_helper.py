@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -170,20 +171,33 @@ async def test_after_a_move_both_sides_can_rekey_and_the_peer_can_be_switched_ag
     assert answered >= sent - 2
 
 
-async def moved(lab: MoveLab) -> IkeSpis:
-    spis = await imported(lab)
-    async with mover(lab.gateways["gw1"]) as source, mover(lab.gateways["gw2"]) as target:
+async def test_an_ike_sa_goes_round_three_nodes_twice(ring: MoveLab) -> None:
+    names = ("gw1", "gw2", "gw3", "gw1", "gw2", "gw3", "gw1")
+    for source, target in pairwise(names):
+        await moved(ring, source, target)
+        serving = [name for name in ring.gateways if await ring.sas(name)]
+        assert serving == [target]
+    assert ring.client.log.count("IKE_SA_INIT request") == 1
+    sent, answered = await (await ring.ping(20)).result()
+    assert answered >= sent - 2
+
+
+async def moved(lab: MoveLab, source_name: str = "gw1", target_name: str = "gw2") -> IkeSpis:
+    spis = await imported(lab, source_name, target_name)
+    async with mover(lab.gateways[source_name]) as source, mover(lab.gateways[target_name]) as target:
+        await until(source, spis, busy=False)
         frozen = await source.freeze(spis, timeout_s=None)
         await target.activate(
             spis,
             mids=(frozen.mid_initiator, frozen.mid_responder),
-            address=ip_address(lab.address("gw2")),
+            address=ip_address(lab.address(target_name)),
             announce=True,
             peer_r=True,
             own_r=False,
         )
-        await lab.client.sa(remote_host=lab.address("gw2"))
+        await lab.client.sa(remote_host=lab.address(target_name))
         await source.drop(spis)
+        lab.brokers[source_name].forget(spis)
         await until(target, spis, busy=False)
     return spis
 
@@ -262,6 +276,24 @@ async def test_what_came_due_during_the_freeze_is_made_up_for(lab: MoveLab) -> N
         assert "ike-rekey" not in gateway.names()
         await here.thaw(spis)
         await gateway.event("ike-rekey")
+
+
+async def test_a_child_sa_that_is_kept_for_late_packets_is_no_reason_to_wait(ring: MoveLab) -> None:
+    """For five seconds after a rekeying. The job that ends it does nothing to a frozen IKE_SA: thawing does."""
+    gateway = ring.gateways["gw1"]
+    async with gateway.vici as session:
+        await session.request("rekey", {"child": "net"})
+    await gateway.event("child-rekey")
+    spis = spis_of(await gateway.sa())
+    async with mover(gateway) as here:
+        kept = await until(here, spis, busy=False)
+        assert sorted(child.state for child in kept.children) == ["DELETED", "INSTALLED"]
+        frozen = await here.freeze(spis)
+        assert len(frozen.children) == 2
+        thawed = await here.thaw(spis)
+        assert [child.state for child in thawed.children] == ["INSTALLED"]
+    sent, answered = await (await ring.ping(20)).result()
+    assert sent == answered
 
 
 async def test_an_ike_sa_with_an_exchange_under_way_is_not_frozen(ring: MoveLab) -> None:

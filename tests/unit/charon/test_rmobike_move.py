@@ -62,6 +62,10 @@ def test_one_with_a_child_sa_that_changes_is_not_steady() -> None:
     assert not decode_sa({**SA, "children": {"1": CHILD, "2": {**CHILD, "state": b"REKEYING"}}}).steady
 
 
+def test_one_that_keeps_a_deleted_child_sa_for_late_packets_is_steady() -> None:
+    assert decode_sa({**SA, "children": {"1": CHILD, "2": {**CHILD, "state": b"DELETED"}}}).steady
+
+
 def test_one_without_child_sas_is_an_answer_too() -> None:
     assert decode_sa({**SA, "children": {}}).children == ()
 
