@@ -172,6 +172,38 @@ class Thawed:
     spis: IkeSpis
 
 
+@dataclass(frozen=True, slots=True)
+class AddressAcquired:
+    """A peer got a virtual IP. ``free``: addresses of the pool that anybody may still have."""
+
+    ike_id: int
+    pool: str
+    address: IpAddress
+    identity: str
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressReleased:
+    """An IKE_SA with a virtual IP ended; the address is kept for its peer. ``online``: IKE_SAs that have it still."""
+
+    ike_id: int
+    pool: str
+    address: IpAddress
+    identity: str
+    online: int
+    free: int
+
+
+@dataclass(frozen=True, slots=True)
+class PoolExhausted:
+    """A peer got no virtual IP: the stock of its pool is empty."""
+
+    ike_id: int
+    pool: str
+    identity: str
+
+
 PluginEvent = (
     Capability
     | SwitchAcked
@@ -187,6 +219,9 @@ PluginEvent = (
     | NotifyFailed
     | Redirected
     | Thawed
+    | AddressAcquired
+    | AddressReleased
+    | PoolExhausted
 )
 
 
@@ -300,6 +335,23 @@ def _switch_refused(m: Message) -> SwitchRefused:
     return SwitchRefused(number(m, "ike-id"), number(m, "message-id"), wanted, word(m, "reason"))
 
 
+def _acquired(m: Message) -> AddressAcquired:
+    return AddressAcquired(
+        number(m, "ike-id"), word(m, "pool"), address(m, "address"), word(m, "identity"), number(m, "free")
+    )
+
+
+def _released(m: Message) -> AddressReleased:
+    return AddressReleased(
+        number(m, "ike-id"),
+        word(m, "pool"),
+        address(m, "address"),
+        word(m, "identity"),
+        number(m, "online"),
+        number(m, "free"),
+    )
+
+
 _DECODERS: dict[str, Callable[[Message], PluginEvent]] = {
     "capability": _capability,
     "switch-acked": lambda m: SwitchAcked(number(m, "ike-id"), word(m, "token")),
@@ -319,6 +371,9 @@ _DECODERS: dict[str, Callable[[Message], PluginEvent]] = {
     "notify-failed": lambda m: NotifyFailed(number(m, "ike-id"), word(m, "token")),
     "redirected": _redirected,
     "thawed": lambda m: Thawed(number(m, "ike-id"), IkeSpis(spi(m, "spi-i"), spi(m, "spi-r"))),
+    "address-acquired": _acquired,
+    "address-released": _released,
+    "pool-exhausted": lambda m: PoolExhausted(number(m, "ike-id"), word(m, "pool"), word(m, "identity")),
 }
 
 EVENT_NAMES = tuple(_DECODERS)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from ipaddress import ip_network
 from math import inf, isfinite
 from pathlib import Path
 
 from mobikectl.cluster.codec import check_name
+from mobikectl.cluster.leases import MAX_BLOCK, PoolNetwork
 from mobikectl.cluster.records import Member
 from mobikectl.cluster.settings import StoreSettings
 from mobikectl.errors import ConfigError, StoreValueError
-from mobikectl.model import IpAddress  # noqa: TC001 (the configuration reads the annotations)
+from mobikectl.model import ROUTE_PROTOCOL, IpAddress
 from mobikectl.policy.cluster import Capacity, ServingAddress
 from mobikectl.policy.cluster_settings import BalanceSettings
 
@@ -85,6 +87,68 @@ class TransferSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """A pool of virtual IPs that the nodes share."""
+
+    name: str
+    """What connections name in `pools`. charon itself has no pool of that name."""
+    network: str
+    """Where the addresses are: the same at all nodes. The first one, and the last of IPv4, are never given out."""
+    block: int = 32
+    """Addresses that a node leases at a time."""
+    stock: int = 16
+    """Free addresses that charon has in hand, for peers that come while the store or this program is away."""
+
+    def __post_init__(self) -> None:
+        try:
+            check_name(self.name)
+        except StoreValueError as error:
+            raise ConfigError(f"name: {error.message}", hint=error.hint) from error
+        try:
+            ip_network(self.network)
+        except ValueError as error:
+            raise ConfigError(f"network: {error}", hint='like "198.19.0.0/22"') from error
+        if not 1 <= self.block <= MAX_BLOCK:
+            raise ConfigError(f"block: expected 1 to {MAX_BLOCK} addresses, got {self.block!r}")
+        if not 1 <= self.stock <= 4096:
+            raise ConfigError(f"stock: expected 1 to 4096 addresses, got {self.stock!r}")
+
+    @property
+    def pool(self) -> PoolNetwork:
+        """The pool as the store knows it."""
+        return PoolNetwork(self.name, str(ip_network(self.network)), self.block)
+
+
+@dataclass(frozen=True, slots=True)
+class InsideRoutesSettings:
+    """Host routes to the virtual IPs of the IKE_SAs that this node serves, for a routing daemon to export."""
+
+    dev: str
+    """The interface of the routes: `ipsec0` where charon's kernel-libipsec does ESP, else the uplink's."""
+    via: IpAddress | None = None
+    """The next hop there; None: on-link."""
+    table: int = 254
+    """The routing table: 254 is `main`."""
+    protocol: int = 110
+    """The number that marks the routes (`rtm_protocol`), by which a routing daemon picks them."""
+    priority: int = 50
+    """The metric."""
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.dev) < 16:
+            raise ConfigError(f"dev: expected the name of an interface, got {self.dev!r}")
+        if not 0 < self.table < 1 << 32:
+            raise ConfigError(f"table: expected a number above 0, got {self.table!r}")
+        if not 4 < self.protocol < 256 or self.protocol == ROUTE_PROTOCOL:
+            raise ConfigError(
+                f"protocol: expected 5 to 255 and not {ROUTE_PROTOCOL}, got {self.protocol!r}",
+                hint="one that nobody else uses: see /etc/iproute2/rt_protos",
+            )
+        if not 0 < self.priority < 1 << 32:
+            raise ConfigError(f"priority: expected a metric above 0, got {self.priority!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterSettings:
     """This node's part in a cluster of gateways."""
 
@@ -98,7 +162,11 @@ class ClusterSettings:
     site: str = ""
     """Where it is: IKE_SAs of a site are kept in it where there is room."""
     pools: frozenset[str] | None = None
-    """Virtual IP pools routed to it; None: all."""
+    """Names of the virtual IP pools routed to it; None: all."""
+    address_pools: tuple[PoolSettings, ...] = ()
+    """Virtual IPs that the nodes lease of the store."""
+    inside_routes: InsideRoutesSettings | None = None
+    """None: no route is touched."""
     capacity: Capacity = field(default_factory=Capacity)
     maintenance_file: Path = Path("/run/mobikectl/maintenance")
     """While it exists the node is to be emptied."""
@@ -137,6 +205,9 @@ class ClusterSettings:
             raise ConfigError(f"overload_limit: expected a share in (0, 1], got {self.overload_limit!r}")
         if not 0.1 <= self.report_s <= 60 or not 0.1 <= self.half_life_s <= 600:
             raise ConfigError("report_s is 0.1 to 60 seconds, and half_life_s 0.1 to 600")
+        names = [pool.name for pool in self.address_pools]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"address_pools: expected pools of different names, got {', '.join(names)}")
         if self.policy.stale_after_s < 2 * self.report_s:
             raise ConfigError("policy.stale_after_s: expected at least two times report_s")
 

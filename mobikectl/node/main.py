@@ -13,6 +13,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from mobikectl import __version__
+from mobikectl.charon.rmobike_pool import PoolStock
+from mobikectl.charon.session import EventGap, EventLost
 from mobikectl.cluster.backend import Backoff, lease_clock
 from mobikectl.cluster.decider import Decider, DeciderSettings
 from mobikectl.cluster.leader import Election
@@ -20,6 +22,7 @@ from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
 from mobikectl.errors import MobikectlError
+from mobikectl.node.addresses import Addresses
 from mobikectl.node.carriage import Carriage, carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
 from mobikectl.node.memory import Memory
@@ -32,6 +35,7 @@ from mobikectl.observe.plain import plain
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.cluster.leader import Leadership
     from mobikectl.cluster.membership import Presence
     from mobikectl.cluster.node_settings import ClusterSettings
@@ -76,6 +80,7 @@ class ClusterNode:
         self._memory = Memory()
         self._reporter = Reporter(settings, self._instance, beside, self._names, self._memory)
         self._placer = Placer(settings, beside.plugin)
+        self._addresses: Addresses | None = None
         self._presence: Presence | None = None
         self._leadership: Leadership | None = None
         self._decider: Decider | None = None
@@ -120,7 +125,11 @@ class ClusterNode:
                 may_begin=self._is_member,
                 carrier=self._carriage.carrier if self._carriage is not None else None,
             )
+            if self.settings.address_pools:
+                self._addresses = self._make_addresses(store)
             async with asyncio.TaskGroup() as tasks:
+                if self._addresses is not None:
+                    tasks.create_task(self._addresses.run(), name="virtual IPs")
                 tasks.create_task(self._reporter.measure(), name="load")
                 tasks.create_task(self._be_member(leases), name="membership")
                 tasks.create_task(self._executor.run(), name="cluster moves")
@@ -142,6 +151,30 @@ class ClusterNode:
     def redirected(self, peer: str) -> None:
         """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""
         self._memory.redirected(peer)
+
+    def take_plugin(self, event: PluginEvent | EventGap | EventLost) -> None:
+        """Given what the plugin said, see to what follows from it for the virtual IPs."""
+        if self._addresses is None:
+            return
+        if isinstance(event, EventGap):
+            self._addresses.wake()
+        elif not isinstance(event, EventLost):
+            self._addresses.take(event)
+
+    def _make_addresses(self, store: Store) -> Addresses:
+        tracker = self._beside.tracker
+
+        def tell(name: str, text: str, data: Mapping[str, object]) -> None:
+            self._events.record(Source.CHARON, name, text, data=data)
+
+        return Addresses(
+            store.leases(),
+            PoolStock(self._beside.plugin.plugin),
+            self.settings.node,
+            self.settings.address_pools,
+            sas=lambda: tracker.sas.values() if tracker.in_step else None,
+            tell=tell,
+        )
 
     # --- member and leader ----------------------------------------------------------------------
 

@@ -264,6 +264,8 @@ class Sidecar:
 
     def _take_plugin(self, event: PluginEvent | EventGap | EventLost) -> None:
         report_plugin(event, self.events)
+        if self._node is not None:
+            self._node.take_plugin(event)
         if isinstance(event, UpdateDone) and event.cause == "switch":
             # The gateway asked for it, and may know more than we do: stay there while that path works.
             self._pilot.stay(event.ike_id, event.path)
