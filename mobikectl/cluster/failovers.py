@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
-from mobikectl.policy.cluster import Mechanism, Reason
+from mobikectl.policy.cluster import Health, Mechanism, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,11 +47,17 @@ def grants(state: ClusterState, journal: Journal, *, at: float) -> tuple[MoveRec
     return tuple(found)
 
 
+def is_dead(state: ClusterState, node: str) -> bool:
+    """Given the state and a node, return whether nobody speaks for its IKE_SAs: it is away, or its charon is."""
+    report = state.reports.get(node)
+    return node not in state.members or (report is not None and report.value.health is Health.DEAD)
+
+
 def _by_load(state: ClusterState) -> Iterator[tuple[Claim, ClaimRow]]:
     claims = [versioned.value for versioned in state.claims.values()]
     claims.sort(key=lambda claim: (_load(state, claim.node), claim.node))
     for claim in claims:
-        if claim.node in state.members and (claim.lost or claim.source not in state.members):
+        if claim.node in state.members and (claim.lost or is_dead(state, claim.source)):
             for row in claim.rows:
                 yield claim, row
 

@@ -38,6 +38,11 @@ class Presence:
         """Whether this node is still a member."""
         return self._lease.alive
 
+    @property
+    def lease(self) -> int:
+        """The lease. Raise LeaseLostError: stop acting for the cluster."""
+        return self._lease.require()
+
     def require(self) -> None:
         """Return when this node is still a member. Raise LeaseLostError: stop acting for the cluster."""
         self._lease.require()

@@ -186,6 +186,8 @@ class ClusterSettings:
     placement: Placement = Placement.OFF
     transfer: TransferSettings | None = None
     """None: no IKE_SA is carried over to or from this node; other mechanisms move its clients."""
+    standbys: int = 1
+    """How many other nodes have a copy of each IKE_SA, to serve it when this one dies; 0: none. Needs `transfer`."""
     store: StoreSettings = field(default_factory=StoreSettings)
     policy: BalanceSettings = field(default_factory=BalanceSettings)
 
@@ -203,6 +205,8 @@ class ClusterSettings:
             )
         if not 0 < self.overload_limit <= 1:
             raise ConfigError(f"overload_limit: expected a share in (0, 1], got {self.overload_limit!r}")
+        if not 0 <= self.standbys <= 4:
+            raise ConfigError(f"standbys: expected 0 to 4, got {self.standbys!r}")
         if not 0.1 <= self.report_s <= 60 or not 0.1 <= self.half_life_s <= 600:
             raise ConfigError("report_s is 0.1 to 60 seconds, and half_life_s 0.1 to 600")
         names = [pool.name for pool in self.address_pools]

@@ -13,24 +13,27 @@ from mobikectl.charon.ha_broker import open_broker
 from mobikectl.charon.ha_holder import open_holder, peer_uid
 from mobikectl.errors import CharonUnreachableError, MobikectlError
 from mobikectl.netlink.esp import EspSequences
-from mobikectl.node.carry import HandoverCarrier
+from mobikectl.node.carry import Courses, HandoverCarrier
 from mobikectl.node.charon_control import CharonControl
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
+from mobikectl.node.standing import Standing
 from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
 from mobikectl.wire.transfer import Greeting
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from mobikectl.charon.ha_broker import HaBroker
     from mobikectl.cluster.node_settings import ClusterSettings, TransferSettings
     from mobikectl.cluster.store import Store
     from mobikectl.model import IkeSa
-    from mobikectl.node.reporter import Beside
+    from mobikectl.node.copies import Copies
+    from mobikectl.node.reporter import Beside, Reporter
+    from mobikectl.observe.events import EventLog
     from mobikectl.transfer import Request
     from mobikectl.wire.secret import SecretBytes
 
@@ -44,16 +47,27 @@ TIDY_S: Final = 60.0
 class Carriage:
     """What `carriage` yields: the executor's carrier, and how the HA broker is."""
 
-    def __init__(self, carrier: HandoverCarrier, broker: HaBroker) -> None:
+    def __init__(self, carrier: HandoverCarrier, broker: HaBroker, standing: Standing) -> None:
         self.carrier = carrier
         self.broker = broker
+        self.standing = standing
 
 
 @asynccontextmanager
 async def carriage(
-    settings: ClusterSettings, transfer: TransferSettings, instance: str, store: Store, beside: Beside
+    settings: ClusterSettings,
+    transfer: TransferSettings,
+    instance: str,
+    store: Store,
+    beside: Beside,
+    reporter: Reporter,
+    events: EventLog,
+    *,
+    lease: Callable[[], int | None],
 ) -> AsyncIterator[Carriage]:
     """Given the node's settings and what runs beside, yield what carries IKE_SAs over while the context lasts.
+
+    ``lease``: returns the lease under which this node is a member; None: it is none.
 
     Raise MobikectlError when this node cannot: the HA port is taken, a certificate cannot be used, and so on.
     """
@@ -69,30 +83,38 @@ async def carriage(
         client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
         ours = frozenset(address.ip for address in settings.addresses)
         intake = Intake(control, broker, sequences, is_ours=ours.__contains__, notes=broker)
-        handing = Handing(control, broker, sequences, client, is_out=_Membership(store).is_out)
+        courses = Courses()
+        handing = Handing(
+            control, broker, sequences, client, is_out=_Membership(store).is_out, told=courses.told
+        )
 
         def r_of(sa: IkeSa) -> tuple[bool, bool]:
             peer = beside.plugin.peer(sa.uniqueid)
             return (peer.r, True) if peer is not None else (False, True)
 
-        carrier = HandoverCarrier(handing, broker, r_of=r_of, gone=beside.tracker.refresh)
+        carrier = HandoverCarrier(handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses)
+        standing = Standing(
+            settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
+        )
+        verbs = {**_verbs(intake, standing.copies), **standing.verbs()}
         await stack.enter_async_context(
-            serving(
-                me, tls, StoreGuard(store), _verbs(intake), host=str(transfer.address), port=transfer.port
-            )
+            serving(me, tls, StoreGuard(store), verbs, host=str(transfer.address), port=transfer.port)
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        running = [tasks.create_task(intake.expire()), tasks.create_task(_tidy(broker, intake, beside))]
+        works = (intake.expire(), _tidy(broker, intake, standing.copies, beside), standing.run())
+        running = [tasks.create_task(work) for work in works]
         try:
-            yield Carriage(carrier, broker)
+            yield Carriage(carrier, broker, standing)
         finally:
             for task in running:
                 task.cancel()
 
 
-def _verbs(intake: Intake) -> Mapping[str, Verb]:
+def _verbs(intake: Intake, copies: Copies) -> Mapping[str, Verb]:
     async def offer(request: Request) -> SecretBytes:
-        return (await intake.offer(Offer.from_secret(request.payload))).to_secret()
+        wanted = Offer.from_secret(request.payload)
+        await copies.give_up(wanted.spis)  # we may be the one that stands by for it
+        return (await intake.offer(wanted)).to_secret()
 
     async def start(request: Request) -> SecretBytes:
         return (await intake.start(Start.from_secret(request.payload))).to_secret()
@@ -125,7 +147,7 @@ class _Membership:
         return time.monotonic() - self._away.setdefault(node, time.monotonic()) >= FENCE_S
 
 
-async def _tidy(broker: HaBroker, intake: Intake, beside: Beside) -> None:
+async def _tidy(broker: HaBroker, intake: Intake, copies: Copies, beside: Beside) -> None:
     """Forget what charon has not had for a while, and so will not have again."""
     before: frozenset[IkeSpis] = frozenset()
     while True:
@@ -133,7 +155,7 @@ async def _tidy(broker: HaBroker, intake: Intake, beside: Beside) -> None:
         if not beside.tracker.in_step:
             continue
         living = {IkeSpis(sa.initiator_spi, sa.responder_spi) for sa in beside.tracker.sas.values()}
-        absent = broker.current() - living - intake.taken
+        absent = broker.current() - living - intake.taken - copies.all()
         if gone := absent & before:
             broker.keep_only(broker.current() - gone)
             log.info("the HA broker forgot %d IKE_SAs that charon does not have any more", len(gone))

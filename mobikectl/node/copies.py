@@ -133,6 +133,10 @@ class Copies:
         """Given a node, return the copies of its IKE_SAs."""
         return {spis: copy for spis, copy in self._copies.items() if copy.source == source}
 
+    def all(self) -> frozenset[IkeSpis]:
+        """Return what there are copies of."""
+        return frozenset(self._copies)
+
     def sources(self) -> frozenset[str]:
         """Return the nodes that this one has copies of."""
         return frozenset(copy.source for copy in self._copies.values())

@@ -44,7 +44,7 @@ from mobikectl.node.outbox import Outbox
 from mobikectl.node.queue import Queue
 from mobikectl.node.wishes import WishList
 from mobikectl.observe.events import Source
-from mobikectl.policy.cluster import Mechanism
+from mobikectl.policy.cluster import Mechanism, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -192,8 +192,8 @@ class ClusterExecutor:
         """Given a move as the journal has it, do what follows from that."""
         record = move.value
         self._memory.take(record)
-        if record.source != self._node:
-            return
+        if record.by != self._node or record.reason is Reason.FAILOVER:
+            return  # `mobikectl.node.failover` carries those out
         seen = self._seen.get(record.number)
         if seen is not None and (seen.ours or move.revision < seen.revision):
             return

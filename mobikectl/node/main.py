@@ -21,7 +21,7 @@ from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
-from mobikectl.errors import MobikectlError
+from mobikectl.errors import LeaseLostError, MobikectlError
 from mobikectl.node.addresses import Addresses
 from mobikectl.node.carriage import Carriage, carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
@@ -142,7 +142,16 @@ class ClusterNode:
             return None
         try:
             return await stack.enter_async_context(
-                carriage(self.settings, self.settings.transfer, self._instance, store, self._beside)
+                carriage(
+                    self.settings,
+                    self.settings.transfer,
+                    self._instance,
+                    store,
+                    self._beside,
+                    self._reporter,
+                    self._events,
+                    lease=self._lease,
+                )
             )
         except MobikectlError as error:
             self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {error}", {})
@@ -181,6 +190,12 @@ class ClusterNode:
     def _is_member(self) -> bool:
         return self._presence is not None and self._presence.alive
 
+    def _lease(self) -> int | None:
+        try:
+            return self._presence.lease if self._presence is not None else None
+        except LeaseLostError:
+            return None
+
     async def _be_member(self, leases: Store) -> None:
         membership = Membership(
             leases,
@@ -189,6 +204,8 @@ class ClusterNode:
         )
 
         async def present(presence: Presence) -> None:
+            if self._carriage is not None:
+                await self._carriage.standing.leave()
             self._presence = presence
             self._tell("member", f"{self.settings.node} is a member of the cluster", {})
             if self._executor is not None:

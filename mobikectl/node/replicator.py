@@ -124,7 +124,8 @@ class Replicator:
     """Tells the standbys. ``run`` it.
 
     ``served``: the IKE_SAs that this node serves now; None while charon cannot be asked, and nothing is concluded.
-    ``candidates``: the nodes that may stand by.
+    ``exists``: whether charon has an IKE_SA that is not among those, as it is frozen for a moment. ``candidates``: the
+    nodes that may stand by.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Replicator:
         *,
         served: Callable[[], Iterable[Served] | None],
         candidates: Callable[[], Iterable[Candidate]],
+        exists: Callable[[IkeSpis], bool] = lambda _: False,
         standbys: int = 1,
         sequences: Sequences | None = None,
         times: ReplicatorTimes | None = None,
@@ -144,6 +146,7 @@ class Replicator:
         self._transfer = transfer
         self._served = served
         self._candidates = candidates
+        self._exists = exists
         self._count = standbys
         self._sequences = sequences
         self._times = times or ReplicatorTimes()
@@ -247,6 +250,8 @@ class Replicator:
             if spis in present or spis in self._ended:
                 standby.over[spis] = False
                 self._missed.pop(spis, None)
+            elif self._exists(spis):
+                continue
             elif now - self._missed.setdefault(spis, now) >= self._times.settle_s:
                 standby.over[spis] = True
                 del self._missed[spis]

@@ -1,0 +1,461 @@
+"""Serves the IKE_SAs of a node that died, where this one stands by; gives up those that others took over from us.
+
+A standby claims the copies of a node in the store when that is no member any more *and* no IKE daemon answers where it
+served them: not to us, not to any other node that can be asked. The leader grants the claims (`cluster.failovers`), and
+the standby serves what it was granted. A node that is only cut off from the store goes on with its tunnels.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from mobikectl.cluster.backend import Backoff, Gap
+from mobikectl.cluster.failovers import is_dead
+from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
+from mobikectl.errors import (
+    FencedError,
+    LeaseLostError,
+    LostRaceError,
+    MobikectlError,
+    StoreError,
+)
+from mobikectl.node.memory import peer_of
+from mobikectl.node.outbox import Outbox
+from mobikectl.observe.events import Source
+from mobikectl.policy.cluster import Reason
+from mobikectl.wire.ha_chain import IkeSpis
+from mobikectl.wire.standby import STANDBY_ASK, Inquiry, Testimony
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from typing import Protocol
+
+    from mobikectl.cluster.records import MoveRecord
+    from mobikectl.cluster.state import ClusterState
+    from mobikectl.cluster.store import Store
+    from mobikectl.model import IpAddress
+    from mobikectl.node.control import HeldSa, Notes
+    from mobikectl.node.copies import Copies, Copy
+    from mobikectl.node.handing import Transfer
+    from mobikectl.observe.events import EventLog
+
+    class Dropper(Protocol):
+        """What ends an IKE_SA silently: charon's plugin and HA broker."""
+
+        async def look(self, spis: IkeSpis) -> HeldSa | None:
+            """Return it as charon has it."""
+
+        def remove(self, spis: IkeSpis) -> None:
+            """Have charon drop it without a word to the peer."""
+
+
+log = logging.getLogger(__name__)
+
+ROWS: Final = 200
+"""IKE_SAs of one claim: a value of the store is small."""
+AT_ONCE: Final = 32
+"""IKE_SAs that are started at the same time."""
+_SEEN: Final = "failed-over"
+
+
+@dataclass(frozen=True, slots=True)
+class FailoverTimes:
+    """Seconds."""
+
+    look_s: float = 0.5
+    """While a node is away, it is looked at so often whether it really is dead."""
+    probe_s: float = 0.25
+    """An IKE daemon answers a probe."""
+    probes: int = 2
+    """Probes that stay unanswered, one after the other."""
+    ask_s: float = 0.8
+    """Another node says what it sees."""
+
+
+class Failover:
+    """This node's part in the death of others, and what remains to be done after its own.
+
+    ``probe``: given an address of another node, returns whether an IKE daemon answers there. ``lease``: the lease under
+    which this node is a member; None: it is none, and does nothing. ``gone``: told the unique id of an IKE_SA that was
+    dropped, so that the model of the IKE_SAs is in step again.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        store: Store,
+        copies: Copies,
+        transfer: Transfer,
+        dropper: Dropper,
+        notes: Notes,
+        events: EventLog,
+        *,
+        probe: Callable[[IpAddress], Awaitable[bool]],
+        lease: Callable[[], int | None],
+        address_for: Callable[[IpAddress], IpAddress | None],
+        gone: Callable[[int], Awaitable[object]],
+        times: FailoverTimes | None = None,
+    ) -> None:
+        self._node = node
+        self._store = store
+        self._copies = copies
+        self._transfer = transfer
+        self._dropper = dropper
+        self._notes = notes
+        self._events = events
+        self._probe = probe
+        self._lease = lease
+        self._address_for = address_for
+        self._refresh = gone
+        self._times = times or FailoverTimes()
+        self._outbox = Outbox(store, self._written)
+        self._claimed: dict[str, frozenset[IkeSpis]] = {}
+        """By source: what was claimed of it."""
+        self._ours: set[int] = set()
+        """Numbers of moves that are being carried out or written."""
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Do it until cancelled."""
+        await self._again(self._copies.remember)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._outbox.run(), name="failovers recorded")
+            tasks.create_task(self._watch(), name="deaths")
+            tasks.create_task(self._claims(), name="claims")
+            tasks.create_task(self._follow(tasks), name="failovers")
+
+    async def _again(self, work: Callable[[], Awaitable[object]]) -> None:
+        wait = Backoff(0.2, 5.0)
+        while True:
+            try:
+                await work()
+            except MobikectlError as error:
+                log.info("failover: %s", error)
+                await asyncio.sleep(wait.next())
+            else:
+                return
+
+    # --- who is dead ----------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        wait = Backoff(0.2, 5.0)
+        while True:
+            try:
+                after = (await self._store.state()).revision
+                self._wake.set()
+                async with aclosing(self._store.watch_state(after=after)) as changes:
+                    async for change in changes:
+                        if isinstance(change, Gap) or getattr(change, "kind", "") in {"members", "claims"}:
+                            self._wake.set()
+                            wait.reset()
+            except StoreError as error:
+                log.debug("failover: %s", error)
+            await asyncio.sleep(wait.next())
+
+    async def _claims(self) -> None:
+        """Claim what dead nodes left to us, and withdraw what they came back for."""
+        while True:
+            self._wake.clear()
+            try:
+                again = await self._claim_all(await self._store.state())
+            except LeaseLostError:
+                self._claimed.clear()
+                again = True
+            except StoreError as error:
+                log.debug("failover: nothing is claimed: %s", error)
+                again = True
+            try:
+                async with asyncio.timeout(self._times.look_s if again else 5 * self._times.look_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    async def _claim_all(self, state: ClusterState) -> bool:
+        """Return whether somebody is away, so that it is to be looked at again soon."""
+        lease = self._lease()
+        if lease is None:
+            self._claimed.clear()  # they lived under a lease that is over
+            return True
+        again = False
+        for source in sorted(self._copies.sources() | self._claimed.keys()):
+            copies = self._copies.of(source)
+            away = is_dead(state, source)
+            wanted = {spis: copy for spis, copy in copies.items() if away or copy.lost}
+            if not wanted:
+                if self._claimed.pop(source, None):
+                    await self._store.withdraw(self._node, source)
+                continue
+            again = True
+            if wanted.keys() - self._claimed.get(source, frozenset()):
+                await self._claim(source, wanted, state, lease, lost=not away)
+        return again
+
+    async def _claim(
+        self, source: str, copies: dict[IkeSpis, Copy], state: ClusterState, lease: int, *, lost: bool
+    ) -> None:
+        evidence = "its charon lost it"
+        others = [
+            name for name, member in state.members.items() if name != self._node and member.value.transfer
+        ]
+        addresses = frozenset(copy.offer.local.address for copy in copies.values())
+        if lost:
+            addresses = frozenset()
+        else:
+            what = "its charon is dead" if source in state.members else "not a member"
+            where = ", ".join(map(str, sorted(addresses, key=str)[:4]))
+            evidence = f"{what}; no answer at {where}"
+        heard, elsewhere = await self._look_around(addresses, frozenset(copies), others)
+        for spis in elsewhere:
+            await self._copies.give_up(spis)
+        if heard:
+            log.info("%s is no member, but its IKE daemon answers %s: its tunnels are its own", source, heard)
+            return
+        rows = [
+            ClaimRow(_hex(spis), copy.offer.name, copy.offer.local.address, address)
+            for spis, copy in copies.items()
+            if spis not in elsewhere and (address := self._address_for(copy.offer.remote.address)) is not None
+        ]
+        claims = [
+            Claim(self._node, source, evidence, tuple(rows[start : start + ROWS]), lost)
+            for start in range(0, len(rows), ROWS)
+        ]
+        await self._store.claim(claims, lease)
+        self._claimed[source] = frozenset(copies)
+        self._tell(
+            "claimed", f"{source} is dead ({evidence}): {len(rows)} IKE_SAs claimed", {"source": source}
+        )
+
+    async def _look_around(
+        self, addresses: Collection[IpAddress], spis: frozenset[IkeSpis], others: Iterable[str]
+    ) -> tuple[str, frozenset[IkeSpis]]:
+        """Return who heard an IKE daemon at the addresses (empty: nobody), and which IKE_SAs are served elsewhere."""
+        async with asyncio.TaskGroup() as tasks:
+            mine = tasks.create_task(self.hears(addresses))
+            asked = {name: tasks.create_task(self._ask(name, addresses, spis)) for name in others}
+        heard = "us" if mine.result() else ""
+        elsewhere: set[IkeSpis] = set()
+        for name, task in asked.items():
+            testimony = task.result()
+            if testimony is not None:
+                elsewhere |= testimony.served & spis
+                heard = heard or (name if testimony.heard else "")
+        return heard, frozenset(elsewhere)
+
+    async def _ask(
+        self, node: str, addresses: Collection[IpAddress], spis: frozenset[IkeSpis]
+    ) -> Testimony | None:
+        inquiry = Inquiry(tuple(sorted(addresses, key=str))[:16], frozenset(sorted(spis)[:4000]))
+        try:
+            answer = await self._transfer.call(
+                node, STANDBY_ASK, inquiry.to_secret(), deadline=self._times.ask_s
+            )
+            return Testimony.from_secret(answer)
+        except MobikectlError as error:
+            log.info("%s does not say whether it hears them: %s", node, error)
+            return None
+
+    async def hears(self, addresses: Collection[IpAddress]) -> bool:
+        """Given addresses, return whether an IKE daemon answers at one of them."""
+        for _ in range(self._times.probes):
+            if not addresses:
+                return False
+            async with asyncio.TaskGroup() as tasks:
+                asking = [tasks.create_task(self._heard_at(each)) for each in addresses]
+            if any(task.result() for task in asking):
+                return True
+        return False
+
+    async def _heard_at(self, address: IpAddress) -> bool:
+        try:
+            async with asyncio.timeout(self._times.probe_s):
+                return await self._probe(address)
+        except TimeoutError:
+            return False
+
+    async def testify(self, inquiry: Inquiry) -> Testimony:
+        """Given another node's question, answer it."""
+        heard = await self.hears(inquiry.addresses)
+        return Testimony(heard, await self._copies.serving(inquiry.spis))
+
+    # --- what was granted -----------------------------------------------------------------------
+
+    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+        wait = Backoff(0.2, 5.0)
+        await self._again(self.leave)
+        while True:
+            try:
+                journal = await self._store.journal()
+                for move in journal.moves:
+                    if move.value.target == self._node or not move.value.done:
+                        self._take(move, tasks)
+                wait.reset()
+                async with aclosing(self._store.follow(after=journal.revision)) as moves:
+                    async for move_or_gap in moves:
+                        if isinstance(move_or_gap, Gap):
+                            break
+                        if isinstance(move_or_gap, Versioned):
+                            self._take(move_or_gap, tasks)
+            except StoreError as error:
+                log.debug("failover: the journal cannot be followed: %s", error)
+            await asyncio.sleep(wait.next())
+
+    def _take(self, move: Versioned[MoveRecord], tasks: asyncio.TaskGroup) -> None:
+        record = move.value
+        if record.reason is not Reason.FAILOVER or record.number in self._ours:
+            return
+        if record.target == self._node and not record.done:
+            self._ours.add(record.number)
+            tasks.create_task(self._carry(move), name=f"failover {record.number}")
+        elif record.source == self._node and record.state is MoveState.VERIFIED:
+            self._ours.add(record.number)
+            tasks.create_task(self._leave_one(record), name=f"failed over {record.number}")
+
+    async def _carry(self, move: Versioned[MoveRecord]) -> None:
+        record = move.value
+        async with self._room:
+            if record.state is MoveState.PLANNED:
+                requested = await self._request(move)
+                if requested is None:
+                    self._ours.discard(record.number)
+                    return
+                move, record = requested, requested.value
+            why = await self._start(record)
+            if why is None:
+                for state, note in (
+                    (MoveState.MOVED, f"its client answered {record.target}"),
+                    (MoveState.VERIFIED, "served here"),
+                ):
+                    record = record.to(state, at=time.time(), note=note)
+            else:
+                record = record.to(MoveState.TIMED_OUT, at=time.time(), note=why)
+            self._outbox.put(move, record)
+        self._tell(
+            f"move-{record.state.value}",
+            f"{record.sas[0]}: {record.source} is dead, served here: {record.state.value} ({record.steps[-1].note})",
+            {"move": record.number, "source": record.source, "sas": list(record.sas)},
+        )
+        self._wake.set()
+
+    async def _start(self, record: MoveRecord) -> str | None:
+        try:
+            spis = _spis(record.spis)
+            return await self._copies.start(spis)
+        except MobikectlError as error:
+            return error.message
+
+    async def _request(self, move: Versioned[MoveRecord]) -> Versioned[MoveRecord] | None:
+        """Write that it is requested, which the leader's token has to allow; None: it must not be begun."""
+        record = move.value
+        copy = self._copies.find(_spis(record.spis))
+        try:
+            if self._lease() is None:
+                return None
+            if copy is None or not (copy.lost or await self._is_away(record.source)):
+                why = "its copy is gone" if copy is None else f"{record.source} is back"
+                await self._store.update(move, record.to(MoveState.CANCELLED, at=time.time(), note=why))
+                return None
+            return await self._store.update(move, record.to(MoveState.REQUESTED, at=time.time()))
+        except FencedError:
+            note = "the leader that planned it was replaced"
+            self._outbox.put(move, record.to(MoveState.CANCELLED, at=time.time(), note=note), doubtful=True)
+        except LostRaceError as error:
+            log.info("failover %d: %s", record.number, error)
+        except StoreError as error:
+            log.warning("failover %d is not begun: %s", record.number, error)
+        return None
+
+    async def _is_away(self, source: str) -> bool:
+        return is_dead(await self._store.state(), source)
+
+    def _written(self, number: int, _stored: Versioned[MoveRecord] | None) -> None:
+        """Recorded: it stays among ours, so that its echo is not taken for news."""
+
+    # --- after our own death --------------------------------------------------------------------
+
+    async def leave(self) -> int:
+        """Before this node acts as a member again: drop what others took over. Return how many IKE_SAs those were.
+
+        Raise StoreError, CharonError: it is not known, and this node must not act yet.
+        """
+        moves = [move.value for move in (await self._store.journal(None)).moves]
+        ours = [move for move in moves if move.reason is Reason.FAILOVER and move.source == self._node]
+        dropped = 0
+        for record in ours:
+            if record.state is MoveState.VERIFIED and not _came_back(record, moves, self._node):
+                dropped += await self._dropped(record)
+        self._look_no_more_at(ours)
+        return dropped
+
+    def _look_no_more_at(self, ours: Iterable[MoveRecord]) -> None:
+        """Note how far the journal was dealt with, in one note."""
+        ended = 0
+        for record in ours:
+            if not record.done:
+                break
+            ended = record.number
+        if ended > int(self._notes.notes.get(_SEEN, "0")):
+            self._notes.note(_SEEN, str(ended))
+        for key in [key for key in self._notes.notes if key.startswith(f"{_SEEN}/")]:
+            if int(key.partition("/")[2]) <= ended:
+                self._notes.note(key, None)
+
+    async def _leave_one(self, record: MoveRecord) -> None:
+        await self._again(lambda: self._dropped(record))
+
+    async def _dropped(self, record: MoveRecord) -> bool:
+        """Drop an IKE_SA that another node took over, once. Return whether it was here."""
+        key = f"{_SEEN}/{record.number}"
+        last = int(self._notes.notes.get(_SEEN, "0"))
+        if record.number <= last or key in self._notes.notes:
+            return False
+        spis = _spis(record.spis)
+        held = await self._dropper.look(spis)
+        if held is not None:
+            self._dropper.remove(spis)
+            await self._gone(spis)
+            await self._refresh(held.ike_id)
+            self._tell(
+                "left",
+                f"{record.sas[0]} was taken over by {record.target}: dropped here without a word to its client",
+                {"move": record.number, "target": record.target},
+            )
+        self._notes.note(key, "")
+        return held is not None
+
+    async def _gone(self, spis: IkeSpis) -> None:
+        async with asyncio.timeout(5.0):
+            while await self._dropper.look(spis) is not None:  # noqa: ASYNC110 - charon tells nobody
+                await asyncio.sleep(0.02)
+
+    def _tell(self, name: str, text: str, data: dict[str, object]) -> None:
+        self._events.record(Source.ACTION, f"cluster-failover-{name}", text, data=data)
+
+
+def _came_back(record: MoveRecord, moves: Iterable[MoveRecord], node: str) -> bool:
+    """Whether the client of an IKE_SA that was taken over came to a node again since."""
+    peer = peer_of(record.sas[0])
+    return any(
+        move.number > record.number
+        and move.target == node
+        and move.state is MoveState.VERIFIED
+        and peer in map(peer_of, move.sas)
+        for move in moves
+    )
+
+
+def _hex(spis: IkeSpis) -> str:
+    return f"{spis.initiator:016x}{spis.responder:016x}"
+
+
+def _spis(text: str) -> IkeSpis:
+    try:
+        number = int(text, 16)
+    except ValueError:
+        number = 0
+    return IkeSpis(number >> 64, number & (1 << 64) - 1)
