@@ -9,10 +9,11 @@
 # Stages that others do not need come first: a builder that builds all stages before its target then builds none too many.
 ARG BASE=debian:bookworm-slim
 
-FROM ${BASE} AS etcd
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends etcd-server etcd-client >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/debconf/*
+FROM ${BASE} AS packages
+COPY packaging/image/install-packages /usr/local/bin/
+
+FROM packages AS etcd
+RUN install-packages etcd-server etcd-client
 USER etcd
 ENV ETCDCTL_API=3
 VOLUME /var/lib/etcd
@@ -20,28 +21,23 @@ EXPOSE 2379
 HEALTHCHECK --interval=5s --timeout=3s --start-period=20s CMD ["etcdctl", "endpoint", "health"]
 ENTRYPOINT ["etcd", "--data-dir", "/var/lib/etcd/default"]
 
-FROM ${BASE} AS prometheus
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends prometheus >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/debconf/*
-COPY packaging/compose/prometheus.yml /etc/prometheus/prometheus.yml
+FROM packages AS prometheus
+RUN install-packages prometheus
+COPY packaging/compose/prometheus.yml packaging/prometheus/alerts.yml /etc/prometheus/
 RUN promtool check config /etc/prometheus/prometheus.yml
 USER prometheus
 EXPOSE 9090
 ENTRYPOINT ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/tmp/prometheus"]
 
 # Everything that both the plugin is compiled against and charon runs with: one stage, so that the versions are the same.
-FROM ${BASE} AS charon
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+FROM packages AS charon
+RUN install-packages \
       strongswan-charon strongswan-swanctl strongswan-pki \
       libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
-      python3 tini iproute2 iputils-ping nftables gettext-base >/dev/null \
- && rm -rf /var/lib/apt/lists/* /var/log/* /var/cache/debconf/*
+      python3 tini iproute2 iputils-ping nftables gettext-base
 
 FROM charon AS plugin
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends gcc libc6-dev make dpkg-dev >/dev/null
+RUN install-packages gcc libc6-dev make dpkg-dev
 WORKDIR /src
 COPY Makefile pyproject.toml ./
 COPY packaging/plugin.mk packaging/apt-packages.txt packaging/
@@ -49,8 +45,7 @@ COPY charon-plugin charon-plugin
 RUN make plugin
 
 FROM charon AS python
-RUN apt-get update -qq \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null \
+RUN install-packages python3-venv \
  && python3 -m venv /opt/mobikectl
 WORKDIR /src
 COPY packaging/requirements-image.lock packaging/
