@@ -58,8 +58,8 @@ def judge(
     """Given what is known, return the node's health.
 
     ``in_step``: whether the IKE_SAs are known. ``measured``: whether it is known what goes through them.
-    ``addresses``: how many can serve at best. ``probe``: whether what is
-    behind the gateway answers; None: that is not probed.
+    ``addresses``: how many can serve at best. ``probe``: whether what is behind the gateway answers; None: that is
+    not probed.
     """
     if charon.state is LinkState.HUNG:
         return Verdict(Health.DEAD, f"charon does not answer: {printable(charon.detail)}")
