@@ -36,7 +36,11 @@ DEFAULT_SOCKET = Path("/var/run/charon.vici")
 Timing = Callable[[str, float, bool], None]
 """Told the command, its seconds, and whether it was answered (a refusal is an answer)."""
 
-_IDLE_CONNECTIONS = 2
+_AT_ONCE = 8
+"""Requests under way at once; others wait for their turn. Each has a connection, which is kept for the next."""
+_CROWDED_S = 1.0
+"""Where more come at once than a listening socket's queue takes, it is tried again for so long."""
+_CROWDED_AGAIN_S = 0.01
 _SLICE_S = 0.005
 """After this much work on one stream the event loop gets its turn."""
 
@@ -132,6 +136,7 @@ class Session:
         self._max_frame = max_frame
         self._heartbeat = heartbeat
         self._idle: list[Connection] = []
+        self._room = asyncio.Semaphore(_AT_ONCE)
         self._status = Status(LinkState.DOWN, time.monotonic(), "not connected yet")
         self._changed = asyncio.Event()
 
@@ -334,7 +339,7 @@ class Session:
         """Lend a connection for one exchange; it is kept for the next only if the body ends normally."""
         connection = None
         try:
-            async with self._guard(what, timeout), asyncio.timeout(timeout):
+            async with self._guard(what, timeout), asyncio.timeout(timeout), self._room:
                 connection = self._reusable() or await self._open()
                 yield connection
         except BaseException:
@@ -342,7 +347,7 @@ class Session:
                 connection.close()
             raise
         self._set_status(LinkState.UP)
-        if len(self._idle) < _IDLE_CONNECTIONS:
+        if len(self._idle) < _AT_ONCE:
             self._idle.append(connection)
         else:
             connection.close()
@@ -372,7 +377,14 @@ class Session:
         return None
 
     async def _open(self) -> Connection:
-        return await Connection.open(self.path, peer=self.peer, max_frame=self._max_frame)
+        until = time.monotonic() + _CROWDED_S
+        while True:
+            try:
+                return await Connection.open(self.path, peer=self.peer, max_frame=self._max_frame)
+            except CharonTimeoutError:
+                if time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_CROWDED_AGAIN_S)
 
     async def aclose(self) -> None:
         """Close the idle connections. Those in use are closed by their users' cancellation."""

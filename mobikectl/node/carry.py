@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -27,15 +28,47 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 8
-"""IKE_SAs of one move that are handed over at the same time."""
+"""IKE_SAs that a node hands over at the same time."""
 _OUT: Final = "out/"
+
+
+class Courses:
+    """How long the handovers of each move were in which state: for the journal. Hand `told` to the handing."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[tuple[int, IkeSpis], tuple[SourceState, float]] = {}
+        self._began: dict[int, float] = {}
+        self._longest: dict[int, dict[SourceState, float]] = {}
+
+    def begin(self, move: int) -> None:
+        """A move's next IKE_SA is handed over now."""
+        self._began[move] = self._clock()
+
+    def told(self, order: Order, handover: Handover) -> None:
+        """Given where a handover is now, note how long it was where it was."""
+        now, key = self._clock(), (order.move, order.spis)
+        state, since = self._since.pop(key, (SourceState.OFFERING, self._began.get(order.move, now)))
+        longest = self._longest.setdefault(order.move, {})
+        longest[state] = max(longest.get(state, 0.0), now - since)
+        if not handover.ended:
+            self._since[key] = (handover.state, now)
+
+    def end(self, move: int) -> str:
+        """Given a move that has ended, return its steps with their milliseconds; of several IKE_SAs the longest."""
+        self._began.pop(move, None)
+        for key in [key for key in self._since if key[0] == move]:
+            del self._since[key]
+        steps = self._longest.pop(move, {})
+        return ", ".join(f"{state.value} {1000 * seconds:.0f} ms" for state, seconds in steps.items())
 
 
 class HandoverCarrier:
     """Carries out and settles the moves of the journal that are handovers.
 
     ``r_of``: given an IKE_SA, who announced SWITCH_TO_IP_ADDRESS: the peer, we. ``gone``: told the unique id of an
-    IKE_SA that was handed over, so that the model of the IKE_SAs is in step again.
+    IKE_SA that was handed over, so that the model of the IKE_SAs is in step again. ``courses``: told by the handing
+    what becomes of each.
     """
 
     def __init__(
@@ -45,7 +78,10 @@ class HandoverCarrier:
         *,
         r_of: Callable[[IkeSa], tuple[bool, bool]],
         gone: Callable[[int], Awaitable[object]],
+        courses: Courses | None = None,
     ) -> None:
+        self._courses = courses or Courses()
+        self._room = asyncio.Semaphore(AT_ONCE)
         self._handing = handing
         self._notes = notes
         self._r_of = r_of
@@ -58,16 +94,17 @@ class HandoverCarrier:
             self._notes.note(_OUT + str(move.number), _written(orders))
         except MobikectlError as error:
             return ((MoveState.REFUSED, error.message),)
-        room = asyncio.Semaphore(AT_ONCE)
+        watch = self._courses
 
         async def one(order: Order) -> Handover:
-            async with room:
+            async with self._room:
+                watch.begin(order.move)
                 return await self._handing.hand_over(order)
 
         ended = await _each(one, orders)
         await self._in_step(sas, ended)
         self._notes.note(_OUT + str(move.number), None)
-        return told(move, ended)
+        return told(move, ended, watch.end(move.number))
 
     async def settle(self, move: MoveRecord, sas: Sequence[IkeSa | None]) -> Steps:
         """Given a move that a restart interrupted, see to it that one node serves each IKE_SA.
@@ -124,14 +161,14 @@ async def _one(work: Callable[[Order], Awaitable[Handover]], order: Order) -> Ha
     return await work(order)
 
 
-def told(move: MoveRecord, ended: Sequence[Handover]) -> Steps:
-    """Given a move and how its handovers ended, return the transitions of the journal. Pure."""
+def told(move: MoveRecord, ended: Sequence[Handover], course: str = "") -> Steps:
+    """Given a move, how its handovers ended and what took how long, return the transitions of the journal. Pure."""
     over = [each for each in ended if each.state is SourceState.HANDED_OVER]
     why = next((each.why for each in ended if each.state is not SourceState.HANDED_OVER), "")
     if len(over) == len(ended):
         return _from(
             move.state,
-            (MoveState.MOVED, f"its client came to {move.target}"),
+            (MoveState.MOVED, f"its client came to {move.target}" + (f": {course}" if course else "")),
             (MoveState.VERIFIED, f"{move.target} serves it; dropped here without a word to the client"),
         )
     if any(each.state is SourceState.LOST for each in ended):
@@ -140,9 +177,8 @@ def told(move: MoveRecord, ended: Sequence[Handover]) -> Steps:
         return _from(move.state, (MoveState.TIMED_OUT, f"{len(over)} of {len(ended)} handed over: {why}"))
     if all(not each.seen or each.seen == (SourceState.OFFERING,) for each in ended):
         return _from(move.state, (MoveState.REFUSED, why))
-    return _from(
-        move.state, (MoveState.ROLLING_BACK, why), (MoveState.ROLLED_BACK, "it is served here again")
-    )
+    back = "it is served here again" + (f": {course}" if course else "")
+    return _from(move.state, (MoveState.ROLLING_BACK, why), (MoveState.ROLLED_BACK, back))
 
 
 def _from(state: MoveState, *steps: tuple[MoveState, str]) -> Steps:
