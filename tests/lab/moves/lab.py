@@ -51,21 +51,30 @@ HA = """
 class MoveLab:
     """The namespaces, and what is in them."""
 
-    def __init__(self, directory: Path, *, plugin: bool = True) -> None:
+    def __init__(self, directory: Path, *, plugin: bool = True, kernel: bool = False) -> None:
         self.directory = directory
+        self.kernel = kernel
         self.tag = f"mv{os.getpid() % 100000}{secrets.token_hex(2)}"
         self.router = f"{self.tag}r"
-        load = BASE_PLUGINS + " ha" + (" rmobike" if plugin else "")
+        base = BASE_PLUGINS.replace("kernel-libipsec ", "") if kernel else BASE_PLUGINS
+        load = base + " ha" + (" rmobike" if plugin else "")
         self.gateways = {
             name: self._node(name, charon_settings=HA.format(load=load), plugin=plugin) for name in GATEWAYS
         }
-        self.client = self._node("client", plugin=plugin, settings="allow = 198.18.8.0/21")
+        self.client = self._node(
+            "client",
+            plugin=plugin,
+            settings="allow = 198.18.8.0/21",
+            charon_settings=f"load = {base}{' rmobike' if plugin else ''}",
+        )
         self.brokers: dict[str, HaBroker] = {}
         self._stack = AsyncExitStack()
 
     def _node(self, name: str, **more: Any) -> Node:
         directory = self.directory / name
         directory.mkdir()
+        if self.kernel:
+            more["wrapper"] = ("env",)  # a wrapped charon is given more time: the guest is slow
         return Node(name, f"{self.tag}{name}", directory, **more)
 
     @property
