@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -156,9 +157,9 @@ class Addresses:
         deadline = self._clock() + timeout
         for vip in ours:
             with contextlib.suppress(LostRaceError):
-                await self._leases.change(vip, lambda block, vip=vip: _offered(block, vip, sa, target))  # type: ignore[misc]
+                await self._leases.change(vip, functools.partial(_offered, vip=vip, sa=sa, target=target))
         while True:
-            blocks = await self._leases.read()
+            blocks = await self._leases.read(self._known)
             if all(_is_ready(blocks.of(vip), vip, target) for vip in ours):
                 return True
             if self._clock() >= deadline:
@@ -445,7 +446,7 @@ class Addresses:
                 self.wake()  # a peer got it between the listing and now: to be bound
 
 
-def _offered(block: Block, vip: IpAddress, sa: IkeSa, target: str) -> Block:
+def _offered(block: Block, *, vip: IpAddress, sa: IkeSa, target: str) -> Block:
     bound = block.find(vip)
     guest = bound.guest(target) if bound is not None else None
     if block.node == target or guest is not None:

@@ -29,12 +29,13 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.backend import Backoff, Gap
-from mobikectl.cluster.records import MoveState, Versioned
+from mobikectl.cluster.records import MoveRecord, MoveState, Versioned
 from mobikectl.errors import FencedError, LostRaceError, StoreError
 from mobikectl.node import steps
 from mobikectl.node.arrivals import Arrivals
@@ -47,10 +48,9 @@ from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Mechanism, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from mobikectl.charon.tracker import SaTracker
-    from mobikectl.cluster.records import MoveRecord
     from mobikectl.cluster.store import Store
     from mobikectl.model import IkeSa, IpAddress
     from mobikectl.node.carrying import Carrier, Mover, Sas, Times
@@ -96,6 +96,10 @@ class NodeSas:
         return await self._view.wait(predicate, timeout)
 
 
+Prepare = Callable[[MoveRecord], Awaitable[str]]
+"""Given a move to another node, see to what that needs first; return why it must not be begun, or nothing."""
+
+
 @dataclass(slots=True)
 class _Seen:
     """What is known of one of our moves in the journal."""
@@ -121,6 +125,7 @@ class ClusterExecutor:
         in_step: Callable[[], bool],
         may_begin: Callable[[], bool] = lambda: True,
         carrier: Carrier | None = None,
+        prepare: Prepare | None = None,
         limits: Limits | None = None,
         times: Times | None = None,
     ) -> None:
@@ -132,6 +137,7 @@ class ClusterExecutor:
         self._events = events
         self._in_step = in_step
         self._may_begin = may_begin
+        self._prepare = prepare
         self._carrying = Carrying(sas, mover, Arrivals(store), carrier=carrier, times=times)
         self._outbox = Outbox(store, self._sent)
         self._wishes = WishList(store, node, self.wake)
@@ -301,10 +307,7 @@ class ClusterExecutor:
         except StoreError as error:
             # Whether it was written is not known. Nothing was done: where it was written that is said, too.
             log.warning("move %d is not begun: %s", move.value.number, error)
-            never = (
-                (MoveState.ROLLING_BACK, "the store went away"),
-                (MoveState.ROLLED_BACK, "it was never begun"),
-            )
+            never = steps.never_begun("the store went away")
             self._outbox.put(move, steps.taken(requested, never, time.time()), doubtful=True)
         return None
 
@@ -322,6 +325,11 @@ class ClusterExecutor:
             self.wake()
 
         try:
+            out = record.source != record.target
+            if self._prepare is not None and out and (why := await self._prepare(record)):
+                left()
+                self._end(requested, steps.taken(record, steps.never_begun(why), time.time()))
+                return
             ended = await self._carrying.carry_out(record, left)
         except asyncio.CancelledError:
             # This host's executor has put its routes back. What a peer was asked for may still happen: the next start

@@ -21,7 +21,7 @@ from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
-from mobikectl.errors import LeaseLostError, MobikectlError
+from mobikectl.errors import LeaseLostError, MobikectlError, StoreError
 from mobikectl.node.addresses import Addresses
 from mobikectl.node.carriage import Carriage, carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
@@ -29,6 +29,7 @@ from mobikectl.node.memory import Memory
 from mobikectl.node.names import SaNames
 from mobikectl.node.placement import Placer
 from mobikectl.node.reporter import Reporter
+from mobikectl.node.steps import carries
 from mobikectl.observe.events import Source
 from mobikectl.observe.plain import plain
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mobikectl.cluster.leader import Leadership
     from mobikectl.cluster.membership import Presence
     from mobikectl.cluster.node_settings import ClusterSettings
+    from mobikectl.cluster.records import MoveRecord
     from mobikectl.cluster.store import Store
     from mobikectl.cluster.timed import Timing
     from mobikectl.node.carrying import Mover
@@ -50,6 +52,8 @@ log = logging.getLogger(__name__)
 
 AGAIN_MOST_S = 30.0
 """After a failure of its own the node begins anew, within this time."""
+OFFER_WAIT_S = 2.0
+"""A move's target is given so long to be ready for its virtual IPs."""
 SILENT = 3
 """So many reports that were not taken, and the store is said to be away."""
 
@@ -113,6 +117,8 @@ class ClusterNode:
                 store, DeciderSettings(self.settings.policy, self.settings.balance), tell=self._tell
             )
             self._carriage = await self._carrying(stack, store)
+            if self.settings.address_pools:
+                self._addresses = self._make_addresses(store)
             self._executor = ClusterExecutor(
                 store,
                 self.settings.node,
@@ -124,9 +130,8 @@ class ClusterNode:
                 in_step=self._in_step,
                 may_begin=self._is_member,
                 carrier=self._carriage.carrier if self._carriage is not None else None,
+                prepare=self._prepare,
             )
-            if self.settings.address_pools:
-                self._addresses = self._make_addresses(store)
             async with asyncio.TaskGroup() as tasks:
                 if self._addresses is not None:
                     tasks.create_task(self._addresses.run(), name="virtual IPs")
@@ -169,6 +174,21 @@ class ClusterNode:
             self._addresses.wake()
         elif not isinstance(event, EventLost):
             self._addresses.take(event)
+
+    async def _prepare(self, move: MoveRecord) -> str:
+        """Have the virtual IPs of a move's IKE_SAs wait at its target; return why it must not be begun, or nothing."""
+        for key in move.sas:
+            sa = self._names.find(key)
+            if self._addresses is None or sa is None:
+                continue
+            try:
+                ready = await self._addresses.offer(sa, move.target, OFFER_WAIT_S)
+            except StoreError as error:
+                log.info("the virtual IPs of %s cannot be offered: %s", key, error)
+                ready = False
+            if not ready and carries(move):
+                return f"{move.target} is not ready for the virtual IPs of {key}"
+        return ""
 
     def _make_addresses(self, store: Store) -> Addresses:
         tracker = self._beside.tracker

@@ -186,6 +186,11 @@ def impossible(error: MobikectlError) -> Steps:
     return ((MoveState.REFUSED, error.message),)
 
 
+def never_begun(why: str) -> Steps:
+    """Given why a requested move was not begun after all, return its end."""
+    return ((MoveState.ROLLING_BACK, why), (MoveState.ROLLED_BACK, "it was never begun"))
+
+
 def rolled_back(places: Collection[Place], why: str) -> Steps:
     """Given where the IKE_SAs of a move that did not verify are in the end, return how it ends."""
     if set(places) == {Place.SOURCE}:
