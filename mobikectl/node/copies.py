@@ -177,8 +177,11 @@ class Copies:
         return copy is not None and copy.source == source
 
     async def _compared(self, source: str, listed: All) -> set[IkeSpis]:
-        held = {spis for spis in self.of(source) if listed.about(spis)}
+        copies = {spis: copy for spis, copy in self.of(source).items() if listed.about(spis)}
+        held = copies.keys()
         for spis in held - listed.spis:
+            if copies[spis].lost:
+                continue  # its node has it no more than before
             await self.give_up(spis)
         return {spis for spis in listed.spis if spis not in held}
 

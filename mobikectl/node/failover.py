@@ -121,6 +121,10 @@ class Failover:
         self._room = asyncio.Semaphore(AT_ONCE)
         self._wake = asyncio.Event()
 
+    def wake(self) -> None:
+        """A node lost IKE_SAs that there are copies of here."""
+        self._wake.set()
+
     async def run(self) -> None:
         """Do it until cancelled."""
         await self._again(self._copies.remember)

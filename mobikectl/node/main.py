@@ -22,9 +22,11 @@ from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
 from mobikectl.errors import LeaseLostError, MobikectlError, StoreError
+from mobikectl.netlink import SteeringRoutes
 from mobikectl.node.addresses import Addresses
 from mobikectl.node.carriage import Carriage, carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
+from mobikectl.node.inside_routes import InsideRoutes
 from mobikectl.node.memory import Memory
 from mobikectl.node.names import SaNames
 from mobikectl.node.placement import Placer
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.cluster.leader import Leadership
     from mobikectl.cluster.membership import Presence
-    from mobikectl.cluster.node_settings import ClusterSettings
+    from mobikectl.cluster.node_settings import ClusterSettings, InsideRoutesSettings
     from mobikectl.cluster.records import MoveRecord
     from mobikectl.cluster.store import Store
     from mobikectl.cluster.timed import Timing
@@ -135,6 +137,8 @@ class ClusterNode:
             async with asyncio.TaskGroup() as tasks:
                 if self._addresses is not None:
                     tasks.create_task(self._addresses.run(), name="virtual IPs")
+                if self.settings.inside_routes is not None:
+                    tasks.create_task(self._route_inside(self.settings.inside_routes), name="inside routes")
                 tasks.create_task(self._reporter.measure(), name="load")
                 tasks.create_task(self._be_member(leases), name="membership")
                 tasks.create_task(self._executor.run(), name="cluster moves")
@@ -174,6 +178,10 @@ class ClusterNode:
             self._addresses.wake()
         elif not isinstance(event, EventLost):
             self._addresses.take(event)
+
+    async def _route_inside(self, settings: InsideRoutesSettings) -> None:
+        async with SteeringRoutes(protocol=settings.protocol) as routes:
+            await InsideRoutes(settings, routes, self._beside.tracker, self._beside.net).run()
 
     async def _prepare(self, move: MoveRecord) -> str:
         """Have the virtual IPs of a move's IKE_SAs wait at its target; return why it must not be begun, or nothing."""
@@ -286,6 +294,7 @@ class ClusterNode:
             "balance": self.settings.balance.value,
             "placement": {"mode": self.settings.placement.value, "answer": plain(self._placer.placement)},
             "carries": plain(self._carriage.broker.status) if self._carriage is not None else None,
+            "standing": self._carriage.standing.state() if self._carriage is not None else None,
             "failure": self._failure,
         }
 

@@ -366,10 +366,12 @@ class Replicator:
 
     @staticmethod
     def _listing(standby: _Standby) -> All:
-        of = len(standby.wanted) // (MAX_LISTED // 2) + 1
+        # What is not served any more, and may be lost, is not given up by this.
+        known = (standby.wanted.keys() | standby.told.keys()) - standby.over.keys()
+        of = len(known) // (MAX_LISTED // 2) + 1
         standby.share = (standby.share + 1) % of
         return All(
-            frozenset(spis for spis in standby.wanted if spis.initiator % of == standby.share),
+            frozenset(spis for spis in known if spis.initiator % of == standby.share),
             standby.share,
             of,
         )

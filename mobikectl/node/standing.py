@@ -22,7 +22,7 @@ from mobikectl.probe.sockets import ProbeFailedError
 from mobikectl.transfer import Verb
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
-from mobikectl.wire.standby import STANDBY, STANDBY_ASK, Batch, Inquiry
+from mobikectl.wire.standby import STANDBY, STANDBY_ASK, Batch, Inquiry, Lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -104,7 +104,11 @@ class Standing:
         """Return the requests of other nodes that are answered. They act on copies only, so no token is needed."""
 
         async def tell(request: Request) -> SecretBytes:
-            return (await self.copies.take(request.peer.node, Batch.from_secret(request.payload))).to_secret()
+            batch = Batch.from_secret(request.payload)
+            answer = await self.copies.take(request.peer.node, batch)
+            if any(isinstance(item, Lost) for item in batch.items):
+                self.failover.wake()
+            return answer.to_secret()
 
         async def ask(request: Request) -> SecretBytes:
             return (await self.failover.testify(Inquiry.from_secret(request.payload))).to_secret()
@@ -121,6 +125,10 @@ class Standing:
                 await self.failover.leave()
         except (StoreError, CharonError, TimeoutError) as error:
             log.warning("what others took over cannot be dropped yet: %s", error)
+
+    def state(self) -> Mapping[str, int]:
+        """Return how many copies of others' IKE_SAs are here, and of ours elsewhere that are not up to date."""
+        return {"copies": len(self.copies), "behind": self.replicator.behind}
 
     # --- what is there --------------------------------------------------------------------------
 
