@@ -77,7 +77,7 @@ class BrokerStatus:
 class HaBroker:
     """One charon's broker. Make it with `open_broker`; every method belongs to one event loop.
 
-    ``charon_uid``: the user that charon runs as: keys are sent to no other's socket.
+    ``charon_uid``: tells the user that charon runs as, when keys are to be sent: they go to no other's socket.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class HaBroker:
         log: HaLog,
         *,
         limits: Limits | None = None,
-        charon_uid: int = 0,
+        charon_uid: Callable[[], int] = lambda: 0,
         unprotected: tuple[str, ...] = (),
         owner: Callable[[], int | None] = owner_of_charons_port,
     ) -> None:
@@ -360,11 +360,11 @@ class HaBroker:
                 ) from None
 
     def _check_owner(self) -> None:
-        owner = self._owner()
-        if owner != self._charon_uid:
+        owner, charon = self._owner(), self._charon_uid()
+        if owner != charon:
             who = "nobody" if owner is None else f"user {owner}"
             raise CharonUnreachableError(
-                f"{who} has charon's HA port, but charon is user {self._charon_uid}: no keys are sent there",
+                f"{who} has charon's HA port, but charon is user {charon}: no keys are sent there",
                 hint="load charon's ha plugin with local = 127.0.0.2; find who has the port with ss -lunp",
             )
 
@@ -383,7 +383,7 @@ async def open_broker(
     holder: Holder,
     *,
     limits: Limits | None = None,
-    charon_uid: int = 0,
+    charon_uid: Callable[[], int] = lambda: 0,
     protect: bool = True,
     owner: Callable[[], int | None] = owner_of_charons_port,
     bind: Callable[[], HaPort] = HaPort.bind,

@@ -74,8 +74,10 @@ async def carriage(
     async with AsyncExitStack() as stack:
         holder = open_holder()
         stack.callback(holder.close)
-        uid = await asyncio.to_thread(_user_of, beside.session.path)
-        broker = await stack.enter_async_context(open_broker(holder, charon_uid=uid))
+        # It is there before charon is, so that nobody else can be its peer.
+        broker = await stack.enter_async_context(
+            open_broker(holder, charon_uid=lambda: _user_of(beside.session.path))
+        )
         sequences = await stack.enter_async_context(EspSequences()) if beside.kernel is not None else None
         control = CharonControl(beside.plugin, beside.session)
         tls = Tls(transfer)

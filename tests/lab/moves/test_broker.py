@@ -95,10 +95,10 @@ async def test_keys_are_sent_to_nobody_but_charons_user(ring: MoveLab) -> None:
     here = (await ring.sas("gw1"))[0]
     chain = await ring.brokers["gw1"].wait_for(spis_of(here), children_of(here), timeout=5)
     broker = ring.brokers["gw2"]
-    broker._charon_uid = 65534
+    broker._charon_uid = lambda: 65534
     with pytest.raises(CharonUnreachableError, match="no keys are sent"):
         await broker.replay(chain)
-    broker._charon_uid = 0
+    broker._charon_uid = lambda: 0
     await ring.gateways["gw2"].stop()
     with pytest.raises(CharonUnreachableError, match="nobody has"):
         await broker.replay(chain)

