@@ -45,6 +45,7 @@ class SteeringRoute:
     prefsrc: IpAddress | None = None
     table: int = rtnl.RT_TABLE_MAIN
     priority: int = STEERING_PRIORITY
+    protocol: int = ROUTE_PROTOCOL
 
     def __post_init__(self) -> None:
         for other in (self.gateway, self.prefsrc):
@@ -72,34 +73,38 @@ class SteeringRoute:
             nexthops=(NextHop(self.gateway, self.oif),),
             prefsrc=self.prefsrc,
             priority=self.priority,
-            protocol=ROUTE_PROTOCOL,
+            protocol=self.protocol,
             scope=scope,
         )
 
     @classmethod
-    def from_route(cls, route: Route) -> SteeringRoute | None:
+    def from_route(cls, route: Route, protocol: int = ROUTE_PROTOCOL) -> SteeringRoute | None:
         """Given a route of the kernel, return it as a steering route; None when it is none of ours."""
-        if route.protocol != ROUTE_PROTOCOL or route.dst.prefixlen != route.dst.max_prefixlen:
+        if route.protocol != protocol or route.dst.prefixlen != route.dst.max_prefixlen:
             return None
         if len(route.nexthops) != 1 or (oif := route.nexthops[0].oif) is None or route.priority < 1:
             return None
         gateway = route.nexthops[0].gateway
         dst = route.dst.network_address
-        return cls(dst, gateway, oif, route.prefsrc, route.table, route.priority)
+        return cls(dst, gateway, oif, route.prefsrc, route.table, route.priority, protocol)
 
 
 class SteeringRoutes:
     """Installs and removes steering routes (async context manager; leaving it leaves the routes as they are).
 
-    Given the network namespace's name (None: the caller's) and the deadline of each request in seconds. Methods
+    Given the network namespace's name (None: the caller's), the deadline of each request in seconds, and the protocol
+    number by which its routes are known (the inside routes of virtual IPs have one of their own). Methods
     raise PrivilegeError without CAP_NET_ADMIN, NoRouteError when the next hop is not reachable on that link,
     RouteConflictError when somebody else has that very route, NetlinkError otherwise.
 
     The kernel drops a route by itself when its link or its source address goes; nothing here fails on that.
     """
 
-    def __init__(self, *, netns: str | None = None, deadline: float = DEADLINE) -> None:
+    def __init__(
+        self, *, netns: str | None = None, deadline: float = DEADLINE, protocol: int = ROUTE_PROTOCOL
+    ) -> None:
         self._requests = Requests(netns=netns, deadline=deadline)
+        self._protocol = protocol
         self._ours: set[_Key] = set()
 
     async def __aenter__(self) -> Self:
@@ -124,7 +129,7 @@ class SteeringRoutes:
         priority: int = STEERING_PRIORITY,
     ) -> None:
         """Install a route, or put it in the place of the one of ours for ``dst`` in one step, never without any."""
-        await self.apply([SteeringRoute(dst, gateway, oif, prefsrc, table, priority)])
+        await self.apply([SteeringRoute(dst, gateway, oif, prefsrc, table, priority, self._protocol)])
 
     async def remove(self, dst: IpAddress, table: int = rtnl.RT_TABLE_MAIN) -> bool:
         """Remove our route to ``dst``; return whether there was one."""
@@ -185,7 +190,7 @@ class SteeringRoutes:
         for dst, table, priority in keys:
             net = IPv4Network(dst) if dst.version == 4 else IPv6Network(dst)
             scope = rtnl.RT_SCOPE_NOWHERE if dst.version == 4 else 0
-            route = Route(net, table, (), None, priority, ROUTE_PROTOCOL, scope, type=0)
+            route = Route(net, table, (), None, priority, self._protocol, scope, type=0)
             orders.append((rtnl.RTM_DELROUTE, 0, rtnl.encode_route(route)))
         answers = await self._requests.order(orders)
         gone = {(dst, table, p) for (dst, table, p), a in zip(keys, answers, strict=True) if a.errno in _GONE}
@@ -199,13 +204,13 @@ class SteeringRoutes:
         """Return every route with our protocol number, in all tables and both families."""
         found: list[Route] = []
         for family in Family:
-            query = rtnl.encode_dump(rtnl.RTM_GETROUTE, family, ROUTE_PROTOCOL)
+            query = rtnl.encode_dump(rtnl.RTM_GETROUTE, family, self._protocol)
             for buf, msg in await self._requests.dump_all(rtnl.RTM_GETROUTE, query):
-                if msg.type == rtnl.RTM_NEWROUTE and rtnl.route_brief(buf, msg)[1] == ROUTE_PROTOCOL:
+                if msg.type == rtnl.RTM_NEWROUTE and rtnl.route_brief(buf, msg)[1] == self._protocol:
                     route = rtnl.decode_route(buf, msg)
                     if route is not None:
                         found.append(route)
-        steering = [SteeringRoute.from_route(route) for route in found]
+        steering = [SteeringRoute.from_route(route, self._protocol) for route in found]
         self._ours = {route.key for route in steering if route is not None}
         return tuple(found)
 
