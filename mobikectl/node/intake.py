@@ -17,6 +17,7 @@ from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError
 from mobikectl.netlink.esp import Received
 from mobikectl.protocol.handover import Ask, TargetState, asked
 from mobikectl.wire.ha import Host
+from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import Standing, Stands
 
 if TYPE_CHECKING:
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, Notes, SaControl, Sequences
-    from mobikectl.wire.ha_chain import IkeSpis
     from mobikectl.wire.handover import Offer, Recall, Start
 
 log = logging.getLogger(__name__)
 
 _IN: Final = "in/"
+_PASSIVE: Final = "passive/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,12 @@ class Intake:
             await self._require(offer)
             self._taken[offer.spis] = _Taken(offer, time.monotonic())
             self._note(offer.spis, None)
+            self._note_passive(offer.spis, f"{time.time():.0f}")
             try:
-                self._broker.forget(offer.spis)
+                if stands is TargetState.PASSIVE:
+                    await self._end(offer.spis)
+                for generation in offer.chain.generations:
+                    self._broker.forget(generation)
                 # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
                 await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
                 await self._appeared(offer)
@@ -159,6 +164,10 @@ class Intake:
         while True:
             await asyncio.sleep(self._times.expire_s / 4)
             self._strike_out()
+            try:
+                await self._end_forgotten()
+            except MobikectlError as error:
+                log.info("what was taken over before a restart cannot be looked at: %s", error)
             for spis, taken in list(self._taken.items()):
                 if time.monotonic() - taken.since < self._times.expire_s:
                     continue
@@ -190,6 +199,22 @@ class Intake:
     def _note(self, spis: IkeSpis, value: str | None) -> None:
         if self._notes is not None:
             self._notes.note(_key(spis), value)
+
+    def _note_passive(self, spis: IkeSpis, value: str | None) -> None:
+        if self._notes is not None:
+            self._notes.note(_key(spis, _PASSIVE), value)
+
+    async def _end_forgotten(self) -> None:
+        """Drop what a process before this one took over, and whose source was not heard of since."""
+        old = time.time() - self._times.expire_s
+        for key, value in list(self._notes.notes.items() if self._notes is not None else ()):
+            spis = _spis_of(key)
+            if spis is None or spis in self._taken or float(value) > old:
+                continue
+            async with self._alone(spis):
+                if _standing_of(await self._control.look(spis), None) is TargetState.PASSIVE:
+                    await self._end(spis)
+                self._note_passive(spis, None)
 
     def _strike_out(self) -> None:
         notes = self._notes.notes if self._notes is not None else {}
@@ -245,6 +270,7 @@ class Intake:
 
     def _forget(self, spis: IkeSpis) -> None:
         self._taken.pop(spis, None)
+        self._note_passive(spis, None)
         self._broker.forget(spis)
 
     # --- serving --------------------------------------------------------------------------------
@@ -291,6 +317,7 @@ class Intake:
         self._taken.pop(start.spis, None)
         try:
             self._note(start.spis, f"{time.time():.0f}")
+            self._note_passive(start.spis, None)
             if start.rekey:
                 await self._control.rekey_children(held.ike_id, start.rekey)
             if self._hosts is not None and taken is not None:
@@ -314,8 +341,16 @@ def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
     return TargetState.SERVED if come else TargetState.STARTED
 
 
-def _key(spis: IkeSpis) -> str:
-    return f"{_IN}{spis.initiator:016x}{spis.responder:016x}"
+def _key(spis: IkeSpis, prefix: str = _IN) -> str:
+    return f"{prefix}{spis.initiator:016x}{spis.responder:016x}"
+
+
+def _spis_of(key: str) -> IkeSpis | None:
+    """Given a note's key, return the IKE_SA that was taken over and not started; None: it says something else."""
+    digits = key.removeprefix(_PASSIVE)
+    if digits == key or len(digits) != 32:
+        return None
+    return IkeSpis(int(digits[:16], 16), int(digits[16:], 16))
 
 
 def _has_come(held: HeldSa, start: Start) -> bool:

@@ -150,7 +150,14 @@ class Ask(Enum):
 _T, _A = TargetState, Ask
 TARGET: Final[dict[TargetState, dict[Ask, TargetState]]] = {
     _T.NONE: {_A.OFFER: _T.PASSIVE, _A.RECALL: _T.NONE, _A.GONE: _T.NONE},
-    _T.PASSIVE: {_A.START: _T.STARTED, _A.RECALL: _T.NONE, _A.EXPIRED: _T.NONE, _A.GONE: _T.NONE},
+    # A copy that was kept for the case that the source dies is replaced by the offer.
+    _T.PASSIVE: {
+        _A.OFFER: _T.PASSIVE,
+        _A.START: _T.STARTED,
+        _A.RECALL: _T.NONE,
+        _A.EXPIRED: _T.NONE,
+        _A.GONE: _T.NONE,
+    },
     _T.STARTED: {_A.START: _T.STARTED, _A.RECALL: _T.NONE, _A.HEARD: _T.SERVED, _A.GONE: _T.NONE},
     _T.SERVED: {_A.START: _T.SERVED, _A.RECALL: _T.SERVED, _A.HEARD: _T.SERVED, _A.GONE: _T.NONE},
 }

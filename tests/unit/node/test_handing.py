@@ -122,6 +122,13 @@ async def test_a_target_that_has_it_already_refuses(world: World) -> None:
     assert world.there.serving  # whatever that is: it is not touched
 
 
+async def test_a_copy_that_the_target_kept_is_replaced(world: World) -> None:
+    await world.there.replay(chain())
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.did[:3] == ["replay", "remove", "replay"]
+
+
 async def test_a_charon_that_does_not_take_the_chain_is_a_refusal(world: World) -> None:
     world.there.takes_chains = False
     assert "did not take it" in await kept(world)
@@ -287,6 +294,25 @@ async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World
     finally:
         expiring.cancel()
     assert world.intake.taken == frozenset()
+
+
+async def test_what_is_offered_and_never_started_is_dropped_after_a_restart_too(world: World) -> None:
+    await world.intake.offer(an_offer())
+    world.notes.notes = dict.fromkeys(world.notes.notes, "1000")  # long ago
+    world.restart_target()
+    expiring = asyncio.create_task(world.intake.expire())
+    try:
+        async with asyncio.timeout(5):
+            while world.there.sa is not None:  # noqa: ASYNC110 - the world has no events
+                await asyncio.sleep(0.01)
+    finally:
+        expiring.cancel()
+
+
+async def test_what_was_served_and_rekeyed_since_is_not_given_back(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    world.there.sa = None  # it has other SPIs now
+    assert (await world.intake.recall(Recall(3, SPIS))).stands is Stands.SERVED
 
 
 async def test_what_is_served_is_never_dropped_for_its_age(world: World) -> None:

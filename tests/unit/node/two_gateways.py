@@ -218,12 +218,26 @@ class Wire:
         return self.out
 
 
+class Notes:
+    """What outlives the target's sidecar."""
+
+    def __init__(self) -> None:
+        self.notes: dict[str, str] = {}
+
+    def note(self, key: str, value: str | None) -> None:
+        if value is None:
+            self.notes.pop(key, None)
+        else:
+            self.notes[key] = value
+
+
 class World:
     """A source that serves the IKE_SA, and a target."""
 
     def __init__(self) -> None:
         self.here, self.there = Gateway(HERE), Gateway(THERE)
         self.here.serve()
+        self.notes = Notes()
         self.intake = self.new_intake()
         self.wire = Wire(self.intake)
         self.states: list[str] = []
@@ -232,6 +246,7 @@ class World:
         return Intake(
             self.there, self.there, self.there,
             is_ours=lambda address: address == THERE.address,
+            notes=self.notes,
             times=IntakeTimes(appear_s=0.2, answer_s=0.1, expire_s=0.2, look_s=0.005),
         )  # fmt: skip
 

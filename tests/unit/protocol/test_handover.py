@@ -80,7 +80,7 @@ def test_what_the_table_does_not_have_cannot_happen(state: SourceState, event: E
 def test_a_target_that_serves_is_not_recalled_and_one_that_has_nothing_does_not_start() -> None:
     assert asked(T.SERVED, Ask.RECALL) is T.SERVED
     assert asked(T.NONE, Ask.START) is None
-    assert asked(T.PASSIVE, Ask.OFFER) is None
+    assert asked(T.SERVED, Ask.OFFER) is None
     assert set(TARGET) == set(TargetState)
 
 
