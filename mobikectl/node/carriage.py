@@ -98,7 +98,9 @@ async def carriage(
         standing = Standing(
             settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
         )
-        verbs = {**_verbs(intake, standing.copies), **standing.verbs()}
+        arriving: set[IkeSpis] = set()
+        standing.copies.arriving = lambda spis: spis in arriving or spis in intake.taken
+        verbs = {**_verbs(intake, standing.copies, arriving), **standing.verbs()}
         await stack.enter_async_context(
             serving(me, tls, StoreGuard(store), verbs, host=str(transfer.address), port=transfer.port)
         )
@@ -112,11 +114,15 @@ async def carriage(
                 task.cancel()
 
 
-def _verbs(intake: Intake, copies: Copies) -> Mapping[str, Verb]:
+def _verbs(intake: Intake, copies: Copies, arriving: set[IkeSpis]) -> Mapping[str, Verb]:
     async def offer(request: Request) -> SecretBytes:
         wanted = Offer.from_secret(request.payload)
-        await copies.give_up(wanted.spis)  # we may be the one that stands by for it
-        return (await intake.offer(wanted)).to_secret()
+        arriving.add(wanted.spis)
+        try:
+            await copies.give_up(wanted.spis)  # we may be the one that stands by for it
+            return (await intake.offer(wanted)).to_secret()
+        finally:
+            arriving.discard(wanted.spis)
 
     async def start(request: Request) -> SecretBytes:
         return (await intake.start(Start.from_secret(request.payload))).to_secret()

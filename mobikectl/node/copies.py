@@ -60,7 +60,7 @@ class CopyTimes:
     """The client answers, before other message IDs are tried."""
     give_up_s: float = 12.0
     """A client that has not answered until then is not there; its copy is dropped."""
-    look_s: float = 0.01
+    look_s: float = 0.03
 
 
 GUESSES: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -123,6 +123,8 @@ class Copies:
         self._notes = notes
         self._hosts = hosts
         self._times = times or CopyTimes()
+        self.arriving: Callable[[IkeSpis], bool] = lambda _: False
+        """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
         self._copies: dict[IkeSpis, Copy] = {}
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
 
@@ -197,7 +199,7 @@ class Copies:
                 before = self._copies.get(offer.spis)
                 if held is not None and (held.serving or held.frozen):
                     return False
-                if before is not None and before.starting:
+                if self.arriving(offer.spis) or (before is not None and before.starting):
                     return False
                 if not (held is not None and await self._changed(held, wanted)):
                     await self._made(wanted)

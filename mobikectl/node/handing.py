@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
     from mobikectl.wire.ha_chain import IkeSpis
     from mobikectl.wire.secret import SecretBytes
+
+log = logging.getLogger(__name__)
 
 Outcome = tuple[Event, str]
 _GOOD: Final[Outcome] = (Event.DONE, "")
@@ -354,7 +357,16 @@ class Handing:
                 await self._control.call_back(work.held.ike_id)
         except CharonError as error:
             return Event.UNCLEAR, str(error)
+        if had and work.asked and work.held is not None:
+            await self._ask_back(work.held)
         return (Event.DONE, "") if had else (Event.ABSENT, "charon does not have it any more")
+
+    async def _ask_back(self, held: HeldSa) -> None:
+        """The client answered that it goes to the target, and sends there since: have it come back."""
+        try:
+            await self._control.ask_to_switch(held.ike_id, held.local.address, timeout=self._times.ask_s)
+        except (CharonError, MoveError) as error:
+            log.warning("a client that was asked to go is not back: %s", error)
 
     # --- numbers --------------------------------------------------------------------------------
 

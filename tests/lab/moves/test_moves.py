@@ -107,6 +107,23 @@ async def test_a_client_that_does_not_come_stays_without_loss(ring: MoveLab, sit
     await ring.gateways["gw1"].event("ike-rekey", since=mark)
 
 
+async def test_a_client_that_was_asked_and_does_not_reach_the_target_is_asked_back(
+    ring: MoveLab, sites: Sites
+) -> None:
+    ring.block("gw2")
+    sites.sites["gw2"].intake._times = IntakeTimes(appear_s=10, answer_s=1.0)
+    ended = await sites.move("gw1", "gw2", r=True)
+    assert ended.state is S.KEPT
+    assert "did not come" in ended.why
+    assert await serving(ring) == ["gw1"]
+    await ring.client.sa(remote_host=ring.address("gw1"))
+    for _ in range(10):  # userland ESP: an address that changes has the CHILD_SA rekeyed
+        sent, answered = await (await ring.ping(20)).result()
+        if answered == sent:
+            break
+    assert answered == sent
+
+
 async def test_a_rekeyed_ike_sa_with_a_rekeyed_child_moves(ring: MoveLab, sites: Sites) -> None:
     gateway = ring.gateways["gw1"]
     for node, what in ((ring.client, {"ike": "vpn"}), (gateway, {"child": "net"}), (gateway, {"ike": "vpn"})):
