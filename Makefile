@@ -68,7 +68,7 @@ lab-kernel: setup plugin ## the same scenarios on a real kernel ESP path (user-m
 test: need-root lint types unit charon lab lab-kernel ## everything that CI runs
 	@echo "== all passed"
 
-compose-lab: ## the cluster in containers: drain a gateway, lose the leader, see it, tear down (needs Docker)
+compose-lab: ## the cluster in containers: drain a gateway, kill one, see it, tear down (needs Docker)
 	@packaging/compose/story $(OUT)/compose
 
 # Where no Docker engine answers there is nothing to test, and that is said.
