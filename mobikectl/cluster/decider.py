@@ -44,7 +44,7 @@ KEEP_MOVES = 2_000
 TRIM_S = 60.0
 RESTING = 5.0
 """A look that took so long is followed by a pause of at least so many times that."""
-WORTH_A_LOOK = frozenset({"intents", "claims", "cluster", "members", "orders", "pins"})
+WORTH_A_LOOK = frozenset({"intents", "cluster", "members", "orders", "pins"})
 """Kinds of changes below ``state/`` that are answered at once; reports come all the time."""
 
 
@@ -86,6 +86,7 @@ class Decider:
         self._clock = clock
         self._wall = wall
         self._wake = asyncio.Event()
+        self._claims = asyncio.Event()
 
     async def lead(self, leadership: Leadership) -> None:
         """Given the leadership, decide until it is over. Raise LeaseLostError or FencedError in an ExceptionGroup."""
@@ -97,6 +98,7 @@ class Decider:
                 watching = [
                     tasks.create_task(self._watch_state()),
                     tasks.create_task(self._watch_journal()),
+                    tasks.create_task(self._fail_over(leadership)),
                 ]
                 await self._rounds(leadership)
                 for task in watching:
@@ -123,7 +125,8 @@ class Decider:
                     wary=True,
                 )
                 observed = reading.observed
-                await self._fail_over(reading, leadership)
+                if reading.state.claims:
+                    self._claims.set()
                 obeyed = await self._obey(reading, book, leadership)
                 book = book.looked(reading)
                 if obeyed:
@@ -169,9 +172,29 @@ class Decider:
                 number = versioned.value.number
                 self._tell("move-planned", f"move {number}: {move.explain()}", {"move": number})
 
-    async def _fail_over(self, reading: Reading, leadership: Leadership) -> None:
-        """Give the IKE_SAs of dead nodes to those that stand by for them, before anything else."""
-        granted = grants(reading.state, reading.journal, at=self._wall())
+    async def _fail_over(self, leadership: Leadership) -> None:
+        """Give the IKE_SAs of dead nodes to those that claim them, at once: this waits for no plan and no pause."""
+        wait = Backoff(0.1, self._settings.policy.interval_s)
+        self._claims.set()
+        while True:
+            await self._claims.wait()
+            self._claims.clear()
+            try:
+                await self._grant(leadership)
+            except (LeaseLostError, FencedError):
+                raise
+            except StoreError as error:
+                log.info("claims wait: %s", error)
+                self._claims.set()
+                await asyncio.sleep(wait.next())
+            else:
+                wait.reset()
+
+    async def _grant(self, leadership: Leadership) -> None:
+        state = await self._store.state()
+        if not state.claims:
+            return
+        granted = grants(state, await self._store.journal(), at=self._wall())
         for start in range(0, len(granted), MAX_MOVES):
             stored = await self._store.append(granted[start : start + MAX_MOVES], token=leadership.token)
             for versioned in stored:
@@ -235,6 +258,8 @@ class Decider:
             after = (await self._store.state()).revision
             async with aclosing(self._store.watch_state(after=after)) as changes:
                 async for change in changes:
+                    if isinstance(change, Gap) or change.kind == "claims":
+                        self._claims.set()
                     if isinstance(change, Gap) or (
                         isinstance(change, Changed) and change.kind in WORTH_A_LOOK
                     ):

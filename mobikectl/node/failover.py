@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
-AT_ONCE: Final = 32
+AT_ONCE: Final = 8
 """IKE_SAs that are started at the same time."""
 _SEEN: Final = "failed-over"
 
