@@ -164,7 +164,7 @@ class Cluster:
         await until(none_left, within=within * self._patience, what=f"{node} is empty", every=0.2)
 
     async def carrying(self, known: Mapping[str, int], *, within: float = 30.0) -> None:
-        """Wait until each node's HA broker knows so many IKE_SAs, and nothing of them is being rekeyed.
+        """Wait until each node's HA broker knows at least so many IKE_SAs, and nothing of them is being rekeyed.
 
         A broker that has no memory has charon rekey every CHILD_SA, which keeps the old ones for some seconds.
         """
@@ -175,7 +175,7 @@ class Cluster:
                 async with ControlClient(path) as client:
                     state = (await client.state())["cluster"]
                 carries = state["carries"] if state["member"] else None
-                return carries is not None and carries["sas"] == count
+                return carries is not None and carries["sas"] >= count
 
             async def quiet(node: str = node) -> bool:
                 listed = await asyncio.to_thread(list_sas, self.lab.vici_socket(node))
