@@ -18,6 +18,9 @@
 
 #define MAX_EXCEPTIONS 1024
 
+/** Longest time that an answer may be given for, in seconds: a day */
+#define MAX_LIFETIME 86400
+
 /** Clients are divided into so many equal parts, the smallest share */
 #define BUCKETS 100
 
@@ -245,7 +248,14 @@ CALLBACK(add_exception, bool,
 static char *parse_into(vici_message_t *request, rmobike_answer_t *answer)
 {
 	char *gateway = request->get_str(request, NULL, "gateway");
+	uint32_t lifetime;
 
+	if (!rmobike_parse_number(request->get_str(request, "0", "lifetime"), 0,
+							  MAX_LIFETIME, &lifetime))
+	{
+		return "lifetime";
+	}
+	answer->until = lifetime ? time_monotonic(NULL) + lifetime : 0;
 	if (gateway && !add_share(answer, gateway,
 							  request->get_str(request, "100", "percent")))
 	{

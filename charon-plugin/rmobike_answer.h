@@ -42,6 +42,10 @@ struct rmobike_answer_t {
 	/** redirect clients again that were redirected to us */
 	bool again;
 
+	/** monotonic time at which it ends, 0 for never: who set it may be dead,
+	 * and what it redirects to with it */
+	time_t until;
+
 	/** networks that are not redirected, traffic_selector_t */
 	linked_list_t *networks;
 
@@ -66,7 +70,7 @@ bool rmobike_answer_bucket(host_t *address, identification_t *identity,
  * Parse an answer.
  *
  * @param request		request with gateway and percent or gateways, except,
- *						again
+ *						again, lifetime
  * @param wrong			receives the name of the argument that is not valid
  * @return				answer, NULL if not valid
  */

@@ -106,6 +106,22 @@ static void raise_redirected(private_rmobike_redirect_t *this,
 }
 
 /**
+ * Get the answer of a phase while it counts, NULL if there is none.  To be
+ * called with the mutex held.
+ */
+static rmobike_answer_t *current(private_rmobike_redirect_t *this,
+								 phase_t phase)
+{
+	rmobike_answer_t *answer = this->answers[phase];
+
+	if (answer && answer->until && answer->until <= time_monotonic(NULL))
+	{
+		return NULL;
+	}
+	return answer;
+}
+
+/**
  * Decide about a client.  The same client always gets the same answer, as
  * this may be called several times for it.
  */
@@ -131,7 +147,7 @@ static bool decide(private_rmobike_redirect_t *this, ike_sa_t *ike_sa,
 	redirected = was_redirected(this, ike_sa);
 
 	this->mutex->lock(this->mutex);
-	answer = this->answers[phase];
+	answer = current(this, phase);
 	if (answer && (answer->again || !redirected) &&
 		!rmobike_answer_excepts(answer, address, identity))
 	{
@@ -253,7 +269,7 @@ static vici_message_t *explain(private_rmobike_redirect_t *this, phase_t phase,
 						"charon has no SHA-256 to divide the clients with");
 	}
 	this->mutex->lock(this->mutex);
-	answer = this->answers[phase];
+	answer = current(this, phase);
 	if (!answer)
 	{
 		reason = "off";

@@ -160,7 +160,7 @@ class RedirectReason(Enum):
     """Why a client is redirected or not."""
 
     OFF = "off"
-    """Nothing was set for this exchange."""
+    """Nothing is set for this exchange, or no longer."""
     EXCEPTED = "excepted"
     KEPT = "kept"
     REDIRECTED = "redirected"
@@ -342,13 +342,20 @@ class Rmobike:
 
     # --- redirects --------------------------------------------------------------------------------
 
-    async def set_redirect(self, exchange: RedirectExchange, answer: RedirectAnswer) -> None:
-        """Redirect new clients from now on."""
+    async def set_redirect(
+        self, exchange: RedirectExchange, answer: RedirectAnswer, *, lifetime_s: int = 0
+    ) -> None:
+        """Redirect new clients from now on, for so many seconds (at most a day; 0: until it is replaced).
+
+        Who may die should give a lifetime, and set it again before that is over: then nobody is redirected for ever to
+        a gateway that died meanwhile.
+        """
         args = {
             "exchange": exchange.value,
             "gateways": [f"{percent}:{gateway}" for gateway, percent in answer.targets],
             "again": answer.again,
             "except": [str(item) for item in answer.except_for],
+            "lifetime": lifetime_s,
         }
         await self.request("set-redirect", args)
 

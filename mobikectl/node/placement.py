@@ -38,8 +38,10 @@ TICK_S = 1.0
 """How soon a charon that was restarted gets its redirects again."""
 CLOSE = 3
 """Percent by which no share differs from what is set: then that stays."""
-REPEAT_S = 30.0
+REPEAT_S = 10.0
 """What is set is set again after this time, whatever happened to it meanwhile."""
+LIFETIME_S = 30
+"""The plugin forgets what is not set again within this time: a sidecar that was killed cannot clear it."""
 CLEAR_S = 1.0
 """How long clearing may take at the end."""
 EXCHANGES = {
@@ -185,7 +187,7 @@ class Placer:
             return
         try:
             if answer is not None:
-                await self._plugin.plugin.set_redirect(exchange, answer)
+                await self._plugin.plugin.set_redirect(exchange, answer, lifetime_s=LIFETIME_S)
             else:
                 await self._plugin.plugin.clear_redirect(exchange)
         except CharonError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import tomllib
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.charon.rmobike import (
+    PluginRefusedError,
     RedirectAnswer,
     RedirectExchange,
     RedirectReason,
@@ -172,6 +174,21 @@ async def test_an_exception_is_explained(started: Lab) -> None:
         ):
             verdict = await gateway.explain_redirect(INIT, ipaddress.ip_address(address))
             assert (verdict.reason, verdict.gateway) == (reason, target)
+
+
+async def test_who_does_not_set_a_redirect_again_redirects_nobody_any_more(started: Lab) -> None:
+    """A controller that was killed must not send clients to a gateway that died after it."""
+    client = ipaddress.ip_address("198.18.1.2")
+    async with plugin_of(started) as gateway:
+        await gateway.set_redirect(INIT, RedirectAnswer("gw2.example.org"), lifetime_s=2)
+        assert (await gateway.explain_redirect(INIT, client)).reason is RedirectReason.REDIRECTED
+        async with asyncio.timeout(10):
+            while (await gateway.explain_redirect(INIT, client)).reason is not RedirectReason.OFF:  # noqa: ASYNC110 (it tells no event)
+                await asyncio.sleep(0.1)
+        await gateway.set_redirect(INIT, RedirectAnswer("gw2.example.org"))
+        assert (await gateway.explain_redirect(INIT, client)).reason is RedirectReason.REDIRECTED
+        with pytest.raises(PluginRefusedError, match="lifetime"):
+            await gateway.set_redirect(INIT, RedirectAnswer("gw2.example.org"), lifetime_s=100_000)
 
 
 async def test_new_clients_are_spread_over_several_gateways(started: Lab) -> None:

@@ -22,11 +22,14 @@ from mobikectl.charon.rmobike import (
 )
 from mobikectl.charon.rmobike_events import (
     EVENT_NAMES,
+    AddressAcquired,
+    AddressReleased,
     Capability,
     NotifyAnswered,
     NotifyFailed,
     NotifySeen,
     PluginEvent,
+    PoolExhausted,
     Redirected,
     SwitchAcked,
     SwitchDone,
@@ -147,7 +150,8 @@ async def test_a_redirect_excepts_networks_and_identities() -> None:
 async def test_a_redirect_spreads_clients_over_gateways_in_the_order_given() -> None:
     client, session = plugin()
     answer = RedirectAnswer(shares=((NEW, 30), (ip_address("2001:db8::1"), 0), ("gw3.example.org", 70)))
-    await client.set_redirect(RedirectExchange.IKE_SA_INIT, answer)
+    await client.set_redirect(RedirectExchange.IKE_SA_INIT, answer, lifetime_s=30)
+    assert session.asked[0][1]["lifetime"] == 30
     assert session.asked[0][1]["gateways"] == ["30:198.18.2.11", "0:2001:db8::1", "70:gw3.example.org"]
 
 
@@ -244,6 +248,7 @@ async def test_an_event_that_cannot_be_understood_is_left_out_counted_and_logged
 # --- events -----------------------------------------------------------------------------------------
 
 ID = {"ike-id": b"1"}
+LEASE = {"pool": b"inside", "address": b"198.18.64.1", "identity": b"a.example.org"}
 TOKEN = {**ID, "token": b"t"}
 PATH = {"local": b"198.18.2.11", "remote": b"198.18.1.2"}
 YES_NO = dict.fromkeys(("initiator", "mobike", "peer-r", "own-r", "redirect", "nat-local"), b"yes")
@@ -301,6 +306,21 @@ EVENTS: list[tuple[str, dict[str, Any], PluginEvent]] = [
         "thawed",
         {**ID, "spi-i": b"00000000000000ff", "spi-r": b"0000000000000100"},
         Thawed(1, IkeSpis(255, 256)),
+    ),
+    (
+        "address-acquired",
+        {**ID, **LEASE, "free": b"6"},
+        AddressAcquired(1, "inside", ip_address("198.18.64.1"), "a.example.org", 6),
+    ),
+    (
+        "address-released",
+        {**ID, **LEASE, "online": b"0", "free": b"6"},
+        AddressReleased(1, "inside", ip_address("198.18.64.1"), "a.example.org", 0, 6),
+    ),
+    (
+        "pool-exhausted",
+        {**ID, "pool": b"inside", "identity": b"a.example.org"},
+        PoolExhausted(1, "inside", "a.example.org"),
     ),
 ]
 

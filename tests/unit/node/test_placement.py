@@ -122,7 +122,9 @@ class Plugin:
         self.answers = True
         self.set: dict[RedirectExchange, RedirectAnswer] = {}
 
-    async def set_redirect(self, exchange: RedirectExchange, answer: RedirectAnswer) -> None:
+    async def set_redirect(
+        self, exchange: RedirectExchange, answer: RedirectAnswer, *, lifetime_s: int
+    ) -> None:
         self._ask()
         self.set[exchange] = answer
 
