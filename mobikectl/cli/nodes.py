@@ -39,7 +39,7 @@ async def nodes(settings: Settings, as_json: bool) -> None:
     """List the nodes of the cluster: load, health, drains and weights, and who leads. Changes nothing.
 
     `used` is the fullest of IKE_SAs, bytes/s and packets/s against the node's capacity; what is on its way to a node
-    counts there already.
+    counts there already. `standby`: copies of other nodes' IKE_SAs, served if those die; - where it carries none.
     """
     async with open_cluster(settings) as cluster:
         reading = await Advisor(cluster).read()
@@ -90,6 +90,8 @@ def _node(node: Node, used: float, reading: Reading, policy: BalanceSettings) ->
         "overload_limit": node.overload_limit,
         "weight": node.weight,
         "ike_sas": node.load.ike_sas,
+        "standby": report.copies if report else 0,
+        "carries": node.carries,
         "half_open": node.load.half_open,
         "child_sas": node.load.child_sas,
         "bytes_per_s": node.load.bytes_per_s,
@@ -125,6 +127,7 @@ def _show(report: dict[str, Any]) -> None:
         "used",
         "",
         "IKE_SAs",
+        "standby",
         "out and in",
         "packets",
         "CPU",
@@ -149,6 +152,7 @@ def _row(node: dict[str, Any]) -> list[object]:
         f"{node['used']:.1%}",
         _bar(node["used"], node["overload_limit"]),
         f"{node['ike_sas']}{half_open}",
+        node["standby"] if node["carries"] else "-",
         f"{human_bytes(node['bytes_per_s'])}/s",
         f"{node['packets_per_s']:.0f}/s",
         f"{node['cpu']:.0%}",
@@ -161,7 +165,7 @@ def _row(node: dict[str, Any]) -> list[object]:
 
 def _absent_row(node: dict[str, Any]) -> list[object]:
     weight = "-" if node["weight"] is None else f"{node['weight']:g}"
-    return [node["node"], coloured(AWAY, "yellow"), _wanted(node), *["-"] * 7, weight, "-", "-"]
+    return [node["node"], coloured(AWAY, "yellow"), _wanted(node), *["-"] * 8, weight, "-", "-"]
 
 
 def _health(node: dict[str, Any]) -> Text:

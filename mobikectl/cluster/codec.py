@@ -191,7 +191,7 @@ def _object(kind: Any) -> Callable[[Any, Any], Any]:
 def _check(record: object) -> None:
     """Given a record whose types are right, return when its values make sense, too. Raise ValueError."""
     if isinstance(record, NodeReport):
-        counts = (record.sequence, record.ike_sas, record.half_open, record.child_sas)
+        counts = (record.sequence, record.ike_sas, record.half_open, record.child_sas, record.copies)
         good = min(*counts, record.bytes_per_s, record.packets_per_s, record.age_s) >= 0
         _require(good and 0 <= record.cpu <= 1 and 0 <= record.memory <= 1, "a number of the report")
     elif isinstance(record, Member):

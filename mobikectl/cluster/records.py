@@ -74,6 +74,8 @@ class NodeReport:
     packets_per_s: float = 0.0
     cpu: float = 0.0
     memory: float = 0.0
+    copies: int = 0
+    """Passive copies of other nodes' IKE_SAs that it stands by for."""
     note: str = ""
     """Why it is not healthy, in words."""
 

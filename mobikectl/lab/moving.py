@@ -85,7 +85,11 @@ class Client:
         """Order it to a gateway, wait for the end, and return what the command tells. Raise LabError (``check``)."""
         self._run.cause(f"move to {target}")
         args = ("move", "--peer-id", self._client.client_id, "--to", target, "--wait", "--json")
-        said: dict[str, Any] = json.loads(await self._cluster.mobikectl(self._desk, *args, check=check))
+        output = await self._cluster.mobikectl(self._desk, *args, check=check)
+        try:
+            said: dict[str, Any] = json.loads(output)
+        except ValueError:
+            return {"good": False, "why": output}  # nothing was ordered
         return said
 
     async def order(self, target: str) -> int:

@@ -100,6 +100,7 @@ async def carriage(
         )
         arriving: set[IkeSpis] = set()
         standing.copies.arriving = lambda spis: spis in arriving or spis in intake.taken
+        reporter.copies = standing.copies.__len__
         verbs = {**_verbs(intake, standing.copies, arriving), **standing.verbs()}
         await stack.enter_async_context(
             serving(me, tls, StoreGuard(store), verbs, host=str(transfer.address), port=transfer.port)

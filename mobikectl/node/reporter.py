@@ -96,6 +96,8 @@ class Reporter:
         self.last: NodeReport | None = None
         """The report that was published last."""
         self.published_at: float | None = None
+        self.copies: Callable[[], int] = lambda: 0
+        """Tells how many copies of other nodes' IKE_SAs are here."""
         self._settings = settings
         self._instance = instance
         self._beside = beside
@@ -219,6 +221,7 @@ class Reporter:
             packets_per_s=round(sum(row.packets_per_s for row in told.values()), 1),
             cpu=round(host.cpu.value, 4) if host.cpu and settings.cpu else 0.0,
             memory=round(host.memory.value, 4) if host.memory else 0.0,
+            copies=self.copies(),
             note=verdict.note,
         )
 
