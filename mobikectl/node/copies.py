@@ -61,6 +61,10 @@ class CopyTimes:
     give_up_s: float = 12.0
     """A client that has not answered until then is not there; its copy is dropped."""
     look_s: float = 0.03
+    heard_s: float = 0.06
+    """Whether a client has answered is looked at so often."""
+    renew_s: float = 1.0
+    """The CHILD_SAs of what was started are rekeyed so long after that, one after the other."""
 
 
 GUESSES: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
@@ -127,6 +131,7 @@ class Copies:
         """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
         self._copies: dict[IkeSpis, Copy] = {}
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
+        self._renewing: asyncio.Queue[tuple[float, HeldSa]] = asyncio.Queue()
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -424,16 +429,29 @@ class Copies:
                 return held
             if time.monotonic() > until:
                 return None
-            await asyncio.sleep(self._times.look_s)
+            await asyncio.sleep(self._times.heard_s)
 
     async def _served(self, held: HeldSa, copy: Copy) -> None:
         try:
-            # With new keys nothing that its node may still send, or that was sent to it, can be mistaken for ours.
-            await self._control.rekey_children(held.ike_id, held.inbound)
+            self._renewing.put_nowait((time.monotonic() + self._times.renew_s, held))
             if self._hosts is not None:
                 await self._hosts.arrived(held, copy.offer.name)
         except MobikectlError as error:
             log.warning("%s is served here, but %s", copy.offer.name, error)
+
+    async def renew(self) -> None:
+        """Rekey the CHILD_SAs of what was started, for ever.
+
+        With new keys nothing that its node may still send, or that was sent to it, can be mistaken for ours. Where ESP
+        is in userland charon does that by itself, at once.
+        """
+        while True:
+            at, held = await self._renewing.get()
+            await asyncio.sleep(max(at - time.monotonic(), 0.0))
+            try:
+                await self._control.rekey_children(held.ike_id, held.inbound)
+            except MobikectlError as error:
+                log.warning("the CHILD_SAs of %s are not rekeyed: %s", held.spis, error)
 
     async def _drop_started(self, spis: IkeSpis) -> None:
         try:

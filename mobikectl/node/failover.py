@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
-AT_ONCE: Final = 8
+AT_ONCE: Final = 32
 """IKE_SAs that are started at the same time."""
 _SEEN: Final = "failed-over"
 
@@ -69,7 +69,7 @@ class FailoverTimes:
 
     look_s: float = 0.5
     """While a node is away, it is looked at so often whether it really is dead."""
-    probe_s: float = 0.25
+    probe_s: float = 0.2
     """An IKE daemon answers a probe."""
     probes: int = 2
     """Probes that stay unanswered, one after the other."""
@@ -130,6 +130,7 @@ class Failover:
         await self._again(self._copies.remember)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._outbox.run(), name="failovers recorded")
+            tasks.create_task(self._copies.renew(), name="new keys")
             tasks.create_task(self._watch(), name="deaths")
             tasks.create_task(self._claims(), name="claims")
             tasks.create_task(self._follow(tasks), name="failovers")
