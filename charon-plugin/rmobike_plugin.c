@@ -194,7 +194,7 @@ static bool set_up(private_rmobike_plugin_t *this)
 	this->freeze = rmobike_freeze_create(this->control);
 	this->move = rmobike_move_create(this->control, this->peers, this->freeze);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
-	this->pool = rmobike_pool_create(this->control);
+	this->pool = rmobike_pool_create(this->control, this->peers);
 	this->listener = rmobike_listener_create(this->control, this->peers,
 							this->policy, this->responder, this->initiator,
 							this->watch, this->rules, this->freeze);

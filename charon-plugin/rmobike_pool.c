@@ -44,6 +44,11 @@ struct private_rmobike_pool_t {
 	rmobike_control_t *control;
 
 	/**
+	 * Known peers
+	 */
+	rmobike_peers_t *peers;
+
+	/**
 	 * Pools, pool_t
 	 */
 	linked_list_t *pools;
@@ -84,6 +89,11 @@ struct entry_t {
 	 * An IKE_SA of that identity may have it at another node
 	 */
 	bool elsewhere;
+
+	/**
+	 * That IKE_SA is being redirected to us
+	 */
+	bool expected;
 };
 
 /**
@@ -208,8 +218,8 @@ typedef enum {
 	SUITS_FREE,
 	/** this client had it, and no IKE_SA has it now */
 	SUITS_OWN,
-	/** this client had it and asks for it: it comes with it from an IKE_SA
-	 *  that is replaced (a reauthentication, a redirect) */
+	/** this client had it and asks for it, or is redirected to us: it comes
+	 *  with it from an IKE_SA that is replaced */
 	SUITS_ASKED,
 } suits_t;
 
@@ -217,7 +227,8 @@ typedef enum {
  * Rate an address.  An address that an IKE_SA has is given to who has the same
  * identity and knows the address: a second device of the same user does not.
  */
-static suits_t suits(entry_t *entry, char *identity, host_t *requested)
+static suits_t suits(entry_t *entry, char *identity, host_t *requested,
+					 bool redirected)
 {
 	if (!entry->identity)
 	{
@@ -227,7 +238,8 @@ static suits_t suits(entry_t *entry, char *identity, host_t *requested)
 	{
 		return SUITS_NOT;
 	}
-	if (entry->address->ip_equals(entry->address, requested))
+	if (entry->address->ip_equals(entry->address, requested) ||
+		(entry->expected && redirected && !entry->online))
 	{
 		return SUITS_ASKED;
 	}
@@ -241,8 +253,8 @@ static suits_t suits(entry_t *entry, char *identity, host_t *requested)
  * @param ours			set to TRUE if there is a pool to look into
  */
 static entry_t *choose(private_rmobike_pool_t *this, linked_list_t *pools,
-					   char *identity, host_t *requested, pool_t **from,
-					   bool *ours)
+					   char *identity, host_t *requested, bool redirected,
+					   pool_t **from, bool *ours)
 {
 	enumerator_t *enumerator;
 	entry_t *entry, *best = NULL;
@@ -268,7 +280,7 @@ static entry_t *choose(private_rmobike_pool_t *this, linked_list_t *pools,
 		for (i = 0; i < array_count(pool->entries) && most < SUITS_ASKED; i++)
 		{
 			array_get(pool->entries, i, &entry);
-			rate = suits(entry, identity, requested);
+			rate = suits(entry, identity, requested, redirected);
 			if (rate > most)
 			{
 				most = rate;
@@ -323,6 +335,23 @@ static bool print_identity(ike_sa_t *ike_sa, char *str, size_t len)
 	return snprintf(str, len, "%Y", ike_sa->get_other_eap_id(ike_sa)) < len;
 }
 
+/**
+ * Check if a peer was redirected to us
+ */
+static bool was_redirected(private_rmobike_pool_t *this, ike_sa_t *ike_sa)
+{
+	rmobike_peer_t *peer;
+	bool redirected = FALSE;
+
+	peer = this->peers->lock(this->peers, ike_sa->get_unique_id(ike_sa), FALSE);
+	if (peer)
+	{
+		redirected = peer->redirected;
+		this->peers->unlock(this->peers);
+	}
+	return redirected;
+}
+
 METHOD(attribute_provider_t, acquire_address, host_t*,
 	private_rmobike_pool_t *this, linked_list_t *pools, ike_sa_t *ike_sa,
 	host_t *requested)
@@ -332,14 +361,15 @@ METHOD(attribute_provider_t, acquire_address, host_t*,
 	pool_t *pool = NULL;
 	entry_t *entry;
 	told_t told;
-	bool ours;
+	bool ours, redirected;
 
 	if (!print_identity(ike_sa, identity, sizeof(identity)))
 	{
 		return NULL;
 	}
+	redirected = was_redirected(this, ike_sa);
 	this->mutex->lock(this->mutex);
-	entry = choose(this, pools, identity, requested, &pool, &ours);
+	entry = choose(this, pools, identity, requested, redirected, &pool, &ours);
 	if (entry)
 	{
 		if (!entry->identity)
@@ -347,6 +377,7 @@ METHOD(attribute_provider_t, acquire_address, host_t*,
 			entry->identity = strdup(identity);
 		}
 		entry->online++;
+		entry->expected = FALSE;
 		address = entry->address->clone(entry->address);
 	}
 	if (ours)
@@ -490,6 +521,7 @@ typedef struct {
 	/** told for the addresses of an add-addresses */
 	bool elsewhere;
 	bool held;
+	bool expected;
 	/** remove-addresses, otherwise add-addresses */
 	bool remove;
 } change_t;
@@ -529,6 +561,7 @@ static bool add_address(change_t *change, host_t *address, char *identity)
 	entry->identity = identity ? strdup(identity) : NULL;
 	entry->elsewhere = identity && change->elsewhere;
 	entry->held = identity && change->held;
+	entry->expected = identity && change->expected;
 	return TRUE;
 }
 
@@ -606,6 +639,7 @@ static vici_message_t *change_addresses(private_rmobike_pool_t *this,
 		.remove = remove,
 		.elsewhere = request->get_bool(request, FALSE, "elsewhere"),
 		.held = request->get_bool(request, FALSE, "held"),
+		.expected = request->get_bool(request, FALSE, "expected"),
 	};
 	vici_builder_t *builder;
 	u_int free = 0;
@@ -670,6 +704,7 @@ static void describe(private_rmobike_pool_t *this, pool_t *pool,
 		builder->add_kv(builder, "online", "%u", entry->online);
 		builder->add_kv(builder, "held", entry->held ? "yes" : "no");
 		builder->add_kv(builder, "elsewhere", entry->elsewhere ? "yes" : "no");
+		builder->add_kv(builder, "expected", entry->expected ? "yes" : "no");
 		messages->insert_last(messages, builder);
 	}
 }
@@ -715,7 +750,8 @@ METHOD(rmobike_pool_t, destroy, void,
 /*
  * Described in header
  */
-rmobike_pool_t *rmobike_pool_create(rmobike_control_t *control)
+rmobike_pool_t *rmobike_pool_create(rmobike_control_t *control,
+									rmobike_peers_t *peers)
 {
 	private_rmobike_pool_t *this;
 
@@ -729,6 +765,7 @@ rmobike_pool_t *rmobike_pool_create(rmobike_control_t *control)
 			.destroy = _destroy,
 		},
 		.control = control,
+		.peers = peers,
 		.pools = linked_list_create(),
 		.mutex = mutex_create(MUTEX_TYPE_DEFAULT),
 	);

@@ -50,6 +50,7 @@ struct rmobike_pool_t {
 /**
  * Create the attribute provider.
  */
-rmobike_pool_t *rmobike_pool_create(rmobike_control_t *control);
+rmobike_pool_t *rmobike_pool_create(rmobike_control_t *control,
+									rmobike_peers_t *peers);
 
 #endif /** RMOBIKE_POOL_H_ @}*/

@@ -32,6 +32,8 @@ class StockEntry:
     """Said to belong to an IKE_SA that came from another node."""
     elsewhere: bool
     """Another node may serve it: it is given only to that identity, and only when it asks for it."""
+    expected: bool = False
+    """Its peer is being redirected to us: it is given to that identity, too, when it says that it was."""
 
 
 class PoolStock:
@@ -51,14 +53,17 @@ class PoolStock:
         *,
         elsewhere: bool = False,
         held: bool = False,
+        expected: bool = False,
     ) -> frozenset[IpAddress]:
         """Given addresses and whose they are (None: anybody's), put them into the stock, or change what is there.
 
         ``elsewhere``: another node may serve them. ``held``: an IKE_SA that came from another node has them.
+        ``expected``: their peers are being redirected to us.
         Return those that could not be changed: an IKE_SA of another peer has them.
         """
         items = [f"{ip} {identity}" if identity is not None else str(ip) for ip, identity in addresses]
-        return await self._change("add-addresses", pool, items, {"elsewhere": elsewhere, "held": held})
+        flags = {"elsewhere": elsewhere, "held": held, "expected": expected}
+        return await self._change("add-addresses", pool, items, flags)
 
     async def remove(self, pool: str, addresses: Iterable[IpAddress]) -> frozenset[IpAddress]:
         """Given addresses, take them out of the stock. Return those that could not be: an IKE_SA has them."""
@@ -87,6 +92,7 @@ class PoolStock:
                 online=number(item, "online"),
                 held=flag(item, "held"),
                 elsewhere=flag(item, "elsewhere"),
+                expected=flag(item, "expected"),
             )
             async for item in self._plugin.session.stream("list-addresses", "list-address")
         ]

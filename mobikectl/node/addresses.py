@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.charon.rmobike_pool import StockEntry
-    from mobikectl.cluster.leases import Block, Bound, Leases, PoolNetwork
+    from mobikectl.cluster.leases import Block, Bound, Guest, Leases, PoolNetwork
     from mobikectl.cluster.node_settings import PoolSettings
     from mobikectl.cluster.records import Versioned
     from mobikectl.model import IkeSa, IpAddress, IpNetwork
@@ -44,7 +45,7 @@ SOON_S = 0.05
 """What happens within so many seconds is seen to together."""
 CONFIG_AGAIN_S = 60.0
 """Nodes whose configurations differ are told so at this pace."""
-OFFER_S = 60.0
+OFFER_S = 20.0
 """An address that was offered for a peer who does not come is kept so long."""
 
 
@@ -61,6 +62,7 @@ class Stock(Protocol):
         *,
         elsewhere: bool = False,
         held: bool = False,
+        expected: bool = False,
     ) -> frozenset[IpAddress]:
         """See `PoolStock.add`."""
 
@@ -79,7 +81,7 @@ class _Round:
     entries: dict[IpAddress, StockEntry]
     used: Mapping[IpAddress, str]
     """Virtual IPs of charon's IKE_SAs, those included that it only stands by for, and the peers' identities."""
-    adds: dict[tuple[str, bool, bool], list[tuple[IpAddress, str | None]]] = field(default_factory=dict)
+    adds: dict[tuple[str, bool, bool, bool], list[tuple[IpAddress, str | None]]] = field(default_factory=dict)
 
     def drop(self, addresses: Collection[IpAddress]) -> None:
         """Have these addresses not put into the stock after all."""
@@ -87,13 +89,21 @@ class _Round:
             group[:] = [item for item in group if item[0] not in addresses]
 
     def add(
-        self, pool: str, address: IpAddress, identity: str | None, *, elsewhere: bool, held: bool
+        self,
+        pool: str,
+        address: IpAddress,
+        identity: str | None,
+        *,
+        elsewhere: bool = False,
+        held: bool = False,
+        expected: bool = False,
     ) -> None:
         """Have an address put into the stock if it is not there just so."""
         entry = self.entries.get(address)
         held = held and (entry is None or not entry.online)
-        if entry is None or (entry.identity, entry.elsewhere, entry.held) != (identity, elsewhere, held):
-            self.adds.setdefault((pool, elsewhere, held), []).append((address, identity))
+        there = entry and (entry.identity, entry.elsewhere, entry.held, entry.expected)
+        if there != (identity, elsewhere, held, expected):
+            self.adds.setdefault((pool, elsewhere, held, expected), []).append((address, identity))
 
 
 class Addresses:
@@ -154,7 +164,7 @@ class Addresses:
         left alone. Raise StoreError.
         """
         ours = [vip for vip in sa.remote_vips if self._pool_of(vip) is not None]
-        deadline = self._clock() + timeout
+        deadline = time.monotonic() + timeout
         for vip in ours:
             with contextlib.suppress(LostRaceError):
                 await self._leases.change(vip, functools.partial(_offered, vip=vip, sa=sa, target=target))
@@ -162,7 +172,7 @@ class Addresses:
             blocks = await self._leases.read(self._known)
             if all(_is_ready(blocks.of(vip), vip, target) for vip in ours):
                 return True
-            if self._clock() >= deadline:
+            if time.monotonic() >= deadline:
                 return False
             await asyncio.sleep(SOON_S)
 
@@ -297,15 +307,44 @@ class Addresses:
                     self._conflict(address, identity, bound)
             elif identity is None and bound is None and user:
                 block = block.bind(address, user, user)  # an IKE_SA of before the pool was the cluster's
+        expected: set[IpAddress] = set()
+        for bound in block.bound:
+            if bound.guest(self._node) is not None:
+                block, awaited = await self._expect(now, block, bound)
+                if awaited:
+                    expected.add(bound.address)
+                else:
+                    block = block.leave(bound.address, self._node)
         block = (await self._write(now, before, block)).value
         for address in self._networks[block.pool].addresses(block):
+            self._age(now, address)
             bound = block.find(address)
             if bound is None:
-                now.add(block.pool, address, None, elsewhere=False, held=False)
-            else:
-                held = address in now.used and bound.of(now.used[address])
-                now.add(block.pool, address, bound.identity, elsewhere=bool(bound.guests), held=held)
-            self._age(now, address)
+                now.add(block.pool, address, None)
+                continue
+            now.add(
+                block.pool,
+                address,
+                bound.identity,
+                elsewhere=any(guest.node != self._node for guest in bound.guests),
+                held=bound.of(now.used.get(address, "")),
+                expected=address in expected,
+            )
+
+    async def _expect(self, now: _Round, block: Block, bound: Bound) -> tuple[Block, bool]:
+        """Given an address that was offered to us, return the block then, and whether its peer is still awaited."""
+        guest, entry, address = bound.guest(self._node), now.entries.get(bound.address), bound.address
+        if guest is None or guest.state is GuestState.SERVING:
+            return block, False
+        if guest.state is GuestState.OFFERED:
+            held = bound.of(now.used.get(address, ""))
+            item = [(address, bound.identity)]
+            await self._stock.add(block.pool, item, elsewhere=not held, held=held, expected=True)
+            self._awaited[address] = self._clock()
+            return block.host(address, bound.identity, self._node, GuestState.READY), True
+        came = entry is not None and entry.online > 0
+        since = self._awaited.setdefault(address, self._clock())
+        return block, not came and self._clock() - since < OFFER_S
 
     def _age(self, now: _Round, address: IpAddress) -> None:
         entry = now.entries.get(address)
@@ -318,19 +357,19 @@ class Addresses:
         """Serve whom we are to serve with another node's address, and let go of what nobody here has any more."""
         block = before.value
         gone: list[IpAddress] = []
+        expected: set[IpAddress] = set()
         for bound in before.value.bound:
             guest, user = bound.guest(self._node), now.used.get(bound.address)
-            if user is not None and bound.of(user):
+            if user is not None and not bound.of(user):
+                self._conflict(bound.address, user, bound)
+                continue
+            block, awaited = await self._expect(now, block, bound)
+            if awaited:
+                expected.add(bound.address)
+            elif user is not None:
                 self._awaited.pop(bound.address, None)
                 block = block.host(bound.address, user, self._node, GuestState.SERVING)
-            elif user is not None:
-                self._conflict(bound.address, user, bound)
-            elif guest is not None and self._is_awaited(bound.address, guest.state):
-                if guest.state is GuestState.OFFERED:
-                    await self._stock.add(block.pool, [(bound.address, bound.identity)], elsewhere=True)
-                    block = block.host(bound.address, bound.identity, self._node, GuestState.READY)
-                now.add(block.pool, bound.address, bound.identity, elsewhere=True, held=False)
-            elif guest is not None:
+            elif guest is not None and not self._is_claimed(bound.address, guest):
                 gone.append(bound.address)
         if gone:
             kept = await self._stock.remove(block.pool, gone)
@@ -341,8 +380,17 @@ class Addresses:
                     now.entries.pop(address, None)
         block = (await self._write(now, before, block)).value
         for bound in block.bound:
-            if bound.guest(self._node) is not None and bound.of(now.used.get(bound.address, "")):
-                now.add(block.pool, bound.address, bound.identity, elsewhere=False, held=True)
+            held = bound.guest(self._node) is not None and bound.of(now.used.get(bound.address, ""))
+            awaited = bound.address in expected
+            if held or awaited:
+                now.add(
+                    block.pool,
+                    bound.address,
+                    bound.identity,
+                    elsewhere=not held,
+                    held=held,
+                    expected=awaited,
+                )
 
     async def _remove_strays(self, now: _Round) -> None:
         """Take out of the stock what is not ours to give: others were told to have it while we were away."""
@@ -362,10 +410,10 @@ class Addresses:
                 text = f"{address} is used here, and is another node's"
                 self._conflict_once(address, text, now.used.get(address, ""))
 
-    def _is_awaited(self, address: IpAddress, state: GuestState) -> bool:
-        if state is GuestState.SERVING and address not in self._awaited:
-            return False
-        return self._clock() - self._awaited.setdefault(address, self._clock()) < OFFER_S
+    def _is_claimed(self, address: IpAddress, guest: Guest) -> bool:
+        """Return whether an IKE_SA is just coming for which the address was claimed."""
+        since = self._awaited.get(address)
+        return guest.state is GuestState.SERVING and since is not None and self._clock() - since < OFFER_S
 
     def _conflict(self, address: IpAddress, identity: str, bound: Bound) -> None:
         text = f"{address} is used by {identity} here, and bound to {bound.identity}"
@@ -391,7 +439,7 @@ class Addresses:
                     break
                 fresh = list(pool.addresses(leased.value))
                 for address in fresh:
-                    now.add(name, address, None, elsewhere=False, held=False)
+                    now.add(name, address, None)
                 free += len(fresh)
             if free < settings.stock:
                 await self._recycle(now, own, settings.stock - free)
@@ -438,27 +486,21 @@ class Addresses:
             most -= len(addresses)
 
     async def _carry_out(self, now: _Round) -> None:
-        for (pool, elsewhere, held), addresses in now.adds.items():
+        for (pool, elsewhere, held, expected), addresses in now.adds.items():
             if not addresses:
                 continue
-            refused = await self._stock.add(pool, addresses, elsewhere=elsewhere, held=held)
+            refused = await self._stock.add(
+                pool, addresses, elsewhere=elsewhere, held=held, expected=expected
+            )
             if refused:
                 self.wake()  # a peer got it between the listing and now: to be bound
 
 
 def _offered(block: Block, *, vip: IpAddress, sa: IkeSa, target: str) -> Block:
-    bound = block.find(vip)
-    guest = bound.guest(target) if bound is not None else None
-    if block.node == target or guest is not None:
-        return block
     return block.host(vip, sa.remote_id, target, GuestState.OFFERED)
 
 
 def _is_ready(block: Versioned[Block] | None, vip: IpAddress, target: str) -> bool:
-    if block is None:
-        return False
-    bound = block.value.find(vip)
-    if block.value.node == target:
-        return bound is not None
+    bound = block.value.find(vip) if block is not None else None
     guest = bound.guest(target) if bound is not None else None
     return guest is not None and guest.state is not GuestState.OFFERED

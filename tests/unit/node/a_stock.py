@@ -34,6 +34,7 @@ class AStock:
         *,
         elsewhere: bool = False,
         held: bool = False,
+        expected: bool = False,
     ) -> frozenset[IpAddress]:
         self._command()
         assert pool in self.pools
@@ -50,6 +51,7 @@ class AStock:
                 entry.online if entry is not None else 0,
                 identity is not None and held,
                 identity is not None and elsewhere,
+                identity is not None and expected,
             )
         return frozenset(refused)
 
@@ -75,7 +77,9 @@ class AStock:
 
     # --- what charon does -------------------------------------------------------------------------
 
-    def acquire(self, identity: str, requested: IpAddress | None = None) -> IpAddress | None:
+    def acquire(
+        self, identity: str, requested: IpAddress | None = None, *, redirected: bool = False
+    ) -> IpAddress | None:
         """As attribute_provider_t.acquire_address."""
 
         def rate(entry: StockEntry) -> int:
@@ -83,14 +87,14 @@ class AStock:
                 return 1
             if entry.identity != identity:
                 return 0
-            if entry.address == requested:
+            if entry.address == requested or (entry.expected and redirected and not entry.online):
                 return 3
             return 0 if entry.online or entry.held or entry.elsewhere else 2
 
         best = max(self.entries.values(), key=rate, default=None)
         if best is None or not rate(best):
             return None
-        self.entries[best.address] = replace(best, identity=identity, online=best.online + 1)
+        self.entries[best.address] = replace(best, identity=identity, online=best.online + 1, expected=False)
         return best.address
 
     def release(self, address: IpAddress) -> None:
