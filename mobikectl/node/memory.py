@@ -30,6 +30,8 @@ LONGEST_S = 3600.0
 """The longest that a peer is left alone."""
 AVOIDED_S = 600.0
 """A mechanism that failed with an IKE_SA is avoided for at least so long, so that another one is tried next."""
+NODES_MAY_FAIL = 2
+"""So often in a row a move may fail between its nodes (one restarts) before its mechanism is avoided, too."""
 MOVED_S = 3600.0
 """How long it is remembered that a peer was moved."""
 MOST = 250_000
@@ -104,7 +106,7 @@ class Memory:
         failures = _at(self._failures, key, _Failures)
         failures.count += 1
         rest_s = min(FIRST_S * 2 ** min(failures.count - 1, 20), LONGEST_S)
-        if move.mechanism in NEEDS:
+        if move.mechanism in NEEDS and (failures.count > NODES_MAY_FAIL or not _of_the_nodes(move)):
             failures.avoided_until[move.mechanism] = now + max(AVOIDED_S, 4 * rest_s)
         if move.state is not MoveState.REFUSED or move.mechanism not in NEEDS:
             # Not the peer's no to this mechanism, but a path or a peer that does not work: no other one helps now.
@@ -145,6 +147,15 @@ class Memory:
             if until > now:
                 seen &= ~NEEDS[mechanism]
         return seen
+
+
+def _of_the_nodes(move: MoveRecord) -> bool:
+    """Whether a move failed between its nodes: one that is carried over says of its client when that is why."""
+    if move.source == move.target or move.mechanism not in {Mechanism.NOTIFY, Mechanism.IMPLICIT}:
+        return False
+    failed = (MoveState.ROLLING_BACK, MoveState.REFUSED)
+    why = next((step.note for step in move.steps if step.state in failed), "")
+    return bool(why) and "client" not in why
 
 
 _K = TypeVar("_K")

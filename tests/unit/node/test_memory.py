@@ -63,6 +63,24 @@ def test_each_move_counts_once_however_often_the_journal_tells_of_it() -> None:
     assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.REDIRECT
 
 
+def test_what_fails_between_the_nodes_takes_a_mechanism_from_a_client_the_third_time_only() -> None:
+    memory = Memory(Clock())
+    for number in (1, 2, 3):
+        assert memory.capability("gw1/alice#7", FULL) == FULL
+        move = a_move(number, S.REQUESTED, mechanism=Mechanism.NOTIFY)
+        move = move.to(S.ROLLING_BACK, at=1.0, note="the source was restarted").to(S.ROLLED_BACK, at=1.0)
+        memory.take(move)
+        assert memory.refused_for("gw1/alice#7") >= FIRST_S
+    assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.SWITCH
+
+
+def test_a_client_that_did_not_come_is_tried_by_another_mechanism_next() -> None:
+    memory = Memory(Clock())
+    move = a_move(1, S.REQUESTED, mechanism=Mechanism.NOTIFY)
+    memory.take(move.to(S.ROLLING_BACK, at=1.0, note="its client did not come").to(S.ROLLED_BACK, at=1.0))
+    assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.SWITCH
+
+
 def test_what_was_never_asked_for_is_no_redirect() -> None:
     memory = Memory(Clock())
     memory.take(a_move(1))
