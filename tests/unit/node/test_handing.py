@@ -154,7 +154,8 @@ async def test_an_exchange_that_does_not_end_stops_it(world: World) -> None:
 async def test_a_client_that_answers_and_does_not_come_stays(world: World) -> None:
     world.there.client_answers = False
     assert "did not come" in await kept(world)
-    assert world.here.did[-3:] == ["freeze", "thaw", "call back"]
+    assert world.here.did[-4:-1] == ["freeze", "thaw", "call back"]
+    assert world.here.did[-1] == "switch 198.18.11.10"
     assert world.there.did[-1] == "remove"
 
 
