@@ -174,7 +174,7 @@ class Cluster:
             async def told(path: Path = path, count: int = count) -> bool:
                 async with ControlClient(path) as client:
                     state = (await client.state())["cluster"]
-                carries = state["carries"] if state["member"] else None
+                carries = state["carries"]
                 return carries is not None and carries["sas"] >= count
 
             async def quiet(node: str = node) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import secrets
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mobikectl import __version__
@@ -56,6 +57,8 @@ AGAIN_MOST_S = 30.0
 """After a failure of its own the node begins anew, within this time."""
 OFFER_WAIT_S = 2.0
 """A move's target is given so long to be ready for its virtual IPs."""
+HA_SILENT_S = 5.0
+"""charon's ha plugin speaks each second."""
 SILENT = 3
 """So many reports that were not taken, and the store is said to be away."""
 
@@ -92,6 +95,7 @@ class ClusterNode:
         self._decider: Decider | None = None
         self._executor: ClusterExecutor | None = None
         self._carriage: Carriage | None = None
+        self._no_carriage = ""
         self._failure = ""
 
     async def run(self) -> None:
@@ -163,8 +167,42 @@ class ClusterNode:
                 )
             )
         except MobikectlError as error:
+            self._no_carriage = str(error)
             self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {error}", {})
             return None
+
+    def why_not_carry(self) -> str:
+        """Return why no IKE_SA can be carried over to or from this node at this moment; empty: it can."""
+        if self.settings.transfer is None:
+            return "[cluster.transfer] is not configured"
+        if self._carriage is None:
+            return self._no_carriage or "it is just being opened"
+        if not self._beside.plugin.up:
+            return "charon's rmobike plugin is not there"
+        heard = self._carriage.broker.status.heard_s
+        if heard is None or heard > HA_SILENT_S:
+            return "charon's ha plugin tells nothing: is it loaded, with remote = 127.0.0.1?"
+        return ""
+
+    async def _tell_carrying(self, presence: Presence) -> None:
+        """Let the others know whether this node carries IKE_SAs over, as often as that changes."""
+        while True:
+            carries = not self.why_not_carry()
+            if carries != presence.member.carries:
+                try:
+                    await presence.update(replace(presence.member, carries=carries))
+                except LeaseLostError:
+                    raise
+                except StoreError as error:
+                    log.debug("the node cannot be told of: %s", error)
+                else:
+                    if carries:
+                        self._tell("carries", "IKE_SAs are carried over to and from here", {})
+                    else:
+                        self._tell(
+                            "carries-nothing", f"no IKE_SA is carried over: {self.why_not_carry()}", {}
+                        )
+            await asyncio.sleep(1.0)
 
     def redirected(self, peer: str) -> None:
         """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""
@@ -227,7 +265,7 @@ class ClusterNode:
     async def _be_member(self, leases: Store) -> None:
         membership = Membership(
             leases,
-            self.settings.member(self._instance, __version__, carries=self._carriage is not None),
+            self.settings.member(self._instance, __version__, carries=not self.why_not_carry()),
             self.settings.store.lease,
         )
 
@@ -241,6 +279,7 @@ class ClusterNode:
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._reporter.publish(presence), name="reports")
+                    tasks.create_task(self._tell_carrying(presence), name="carrying")
                     tasks.create_task(self._campaign(leases), name="election")
             finally:
                 self._presence = None
@@ -293,6 +332,7 @@ class ClusterNode:
             "moves_under_way": self._executor.under_way if self._executor is not None else 0,
             "balance": self.settings.balance.value,
             "placement": {"mode": self.settings.placement.value, "answer": plain(self._placer.placement)},
+            "carries_not": self.why_not_carry(),
             "carries": plain(self._carriage.broker.status) if self._carriage is not None else None,
             "standing": self._carriage.standing.state() if self._carriage is not None else None,
             "failure": self._failure,

@@ -64,6 +64,7 @@ NAMES: dict[Source, dict[str, str]] = {
         "cluster-move-planned": "the leader appended a move to the journal",
         "cluster-move-cancelled": "the leader took back a move that nobody had begun",
         "cluster-carries-nothing": "IKE_SAs are not carried over to or from this node, and why",
+        "cluster-carries": "IKE_SAs can be carried over to and from this node",
         "cluster-order-refused": "the leader refuses an operator's order about one IKE_SA, and why",
         "cluster-failover": "a node is dead; the leader gives an IKE_SA of it to the node that stands by",
         "cluster-pool-exhausted": "a client got no virtual IP: the pool is used up",
