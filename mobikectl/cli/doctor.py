@@ -60,7 +60,13 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
     except CharonError as error:
         return None, [Finding(Level.PROBLEM, "charon", error.message, error.hint)]
     file = daemon.settings_file(_pid_of(path))
-    return known, [*daemon.version(known), *daemon.plugins(known), *_settings(settings, known, file)]
+    found = [*daemon.version(known), *daemon.plugins(known), *_settings(settings, known, file)]
+    cluster = settings.config.cluster
+    if cluster is not None and cluster.transfer is not None:
+        from mobikectl.doctor import transfer
+
+        found += transfer.carrying(known.stats.plugins)
+    return known, found
 
 
 def _settings(settings: Settings, known: Daemon, file: Path) -> Iterator[Finding]:

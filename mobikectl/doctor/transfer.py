@@ -11,13 +11,30 @@ from mobikectl.transfer import certificates
 from mobikectl.transfer.credentials import Tls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from datetime import datetime
 
     from mobikectl.cluster.node_settings import TransferSettings
 
 SOON = timedelta(days=30)
 SUBJECT = "node certificate"
+
+
+CARRYING = {
+    "ha": "load strongSwan's ha plugin as docs/moves.md shows (local = 127.0.0.2, remote = 127.0.0.1), restart charon",
+    "rmobike": "`make plugin plugin-install`, then restart charon",
+}
+"""charon's plugins without which no IKE_SA is carried over -> what to do."""
+
+
+def carrying(plugins: Collection[str]) -> Iterator[Finding]:
+    """Given charon's plugins, yield whether IKE_SAs can be carried over to and from this node."""
+    missing = [name for name in CARRYING if name not in plugins]
+    for name in missing:
+        text = f"charon has no {name} plugin: no IKE_SA is carried over, clients are redirected"
+        yield Finding(Level.PROBLEM, "carrying over", text, CARRYING[name])
+    if not missing:
+        yield Finding(Level.GOOD, "carrying over", "charon has the ha and the rmobike plugin")
 
 
 def transfer(settings: TransferSettings, node: str, now: datetime) -> Iterator[Finding]:
