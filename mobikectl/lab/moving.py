@@ -67,6 +67,15 @@ class Client:
             return frozenset()  # its charon is being started
         return frozenset(key for key in sa_keys(listed) if key[0] == self._tunnel)
 
+    async def spis(self) -> frozenset[str]:
+        """Return the SPIs of its IKE_SA and of its installed CHILD_SAs, as the client has them."""
+        found: set[str] = set()
+        for name, sa in await asyncio.to_thread(list_sas, self._run.lab.vici_socket(self._client.client)):
+            if name == self._tunnel:
+                children = [child for child in sa["child-sas"].values() if child["state"] == "INSTALLED"]
+                found |= {sa["initiator-spi"], sa["responder-spi"], *(child["spi-in"] for child in children)}
+        return frozenset(found)
+
     async def owned(self, *, within: float = 30.0) -> str:
         """Wait until exactly one gateway serves it, and return which. Raise LabError."""
 

@@ -9,9 +9,11 @@ async def steps(run: Run) -> None:
     cluster, client = run.the_cluster, Client(run, "tunnel", desk="gateway3")
     await cluster.carrying({"gateway1": 1})
     mechanisms = set()
+    before = await client.spis()
     for target in ("gateway2", "gateway1"):
         said = await client.move(target)
         mechanisms |= {move["mechanism"] for move in said["moves"]}
         run.record(f"owner_{target}", await client.owned())
         await run.traffic(1.0)
+    run.record("spis_kept", "yes" if await client.spis() == before else "no")
     run.record("mechanism", " ".join(sorted(mechanisms)))

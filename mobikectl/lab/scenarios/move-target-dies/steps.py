@@ -1,5 +1,7 @@
 """The target of a move dies."""
 
+from functools import partial
+
 from mobikectl.lab.moving import Client
 from mobikectl.lab.run import Run
 
@@ -18,9 +20,8 @@ async def steps(run: Run) -> None:
         victim = target
         await cluster.present("gateway1", within=30.0)
         await cluster.present("gateway2", within=30.0)
-        number = await client.ordered_and(
-            target, source, lambda victim=victim: run.sidecar_kill(victim), after=moment
-        )
+        kill = partial(run.sidecar_kill, victim)
+        number = await client.ordered_and(target, source, kill, after=moment)
         await run.sidecar_start(victim)
         await client.ended(number)
         owner = await client.owned()

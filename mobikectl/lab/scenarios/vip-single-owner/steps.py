@@ -89,12 +89,17 @@ def _id(client: str) -> str:
 
 async def _load(run: Run, client: str) -> None:
     """The connection of one client at itself and at all gateways."""
-    secret = {"id": client, "type": "IKE", "data": "a secret of the lab", "owners": [_id(client), "gateways"]}
+    secret: dict[str, object] = {
+        "id": client,
+        "type": "IKE",
+        "data": "a secret of the lab",
+        "owners": [_id(client), "gateways"],
+    }
     common = {"version": "2", "proposals": ["aes128-sha256-x25519"], "mobike": "yes"}
     child = {"esp_proposals": ["aes128gcm16"]}
     us = {"auth": "psk", "id": _id(client)}
     them = {"auth": "psk", "id": "gateways"}
-    at_client = {
+    at_client: dict[str, object] = {
         **common,
         "local_addrs": ["198.18.1.1"],
         "remote_addrs": ["198.18.9.1"],
@@ -105,7 +110,7 @@ async def _load(run: Run, client: str) -> None:
     }
     await asyncio.to_thread(_load_one, run.lab.vici_socket("clients"), secret, {client: at_client})
     for node, (address, _) in GATEWAYS.items():
-        at_gateway = {
+        at_gateway: dict[str, object] = {
             **common,
             "local_addrs": [address],
             "remote_addrs": ["%any"],
