@@ -166,8 +166,12 @@ socket = "{self.path / "no.sock"}"
         await store.set_cluster(ClusterIntent(paused=True, by="eve@host", note="looking"), revision=0)
 
     async def command(self, *args: str) -> asyncio.subprocess.Process:
-        """Start the command line beside what the test does."""
+        """Start the command line beside what the test does.
+
+        Whoever runs the tests in the background of a shell ignores SIGINT, and so would the command.
+        """
         return await asyncio.create_subprocess_exec(
+            *("env", "--default-signal=INT"),
             *(sys.executable, "-m", "mobikectl", *args, "--config", str(self.config)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
