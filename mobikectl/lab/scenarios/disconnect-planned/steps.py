@@ -9,7 +9,8 @@ from mobikectl.charon.rmobike import Rmobike
 from mobikectl.charon.session import Session
 from mobikectl.errors import LabError
 from mobikectl.lab.exchange import log_end, messages_since
-from mobikectl.lab.run import Run
+from mobikectl.lab.run import Cause, Run
+from mobikectl.lab.wait import until
 
 SILENCE_S = 4.0
 WAIT_S = 10.0
@@ -23,7 +24,7 @@ async def steps(run: Run) -> None:
     start = log_end(run.lab, "client")
     asked = run.cause("client: announces 29 s of silence")
     run.record("a_while", (await disconnect(run, "--for", "29"))["outcome"])
-    run.record("announced_s", run.told("gateway", "peer-away", since=asked)[-1]["data"]["seconds"])
+    run.record("announced_s", (await told(run, "peer-away", since=asked))["data"]["seconds"])
     await run.drop("router", "from 198.18.1.1")
     await run.traffic(0.2)
     silent = run.cause("client: is silent")
@@ -38,9 +39,20 @@ async def steps(run: Run) -> None:
         "draft-kivinen-mobike-protocol-00 section 5, seen by the client",
         messages_since(run.lab, "client", start),
     )
+    await told(run, "peer-back", since=back)
     run.record("peer_back", len(run.told("gateway", "peer-back", since=back)))
     await run.traffic(0.5)
     await run.losses("home", since=back, metric="lost_afterwards")
+
+
+async def told(run: Run, name: str, *, since: Cause) -> dict[str, Any]:
+    """Wait until the gateway's sidecar tells of its peer, which it does after it has answered, and return the event."""
+
+    async def some() -> bool:
+        return bool(run.told("gateway", name, since=since))
+
+    await until(some, within=WAIT_S, what=f"the gateway's sidecar tells {name}", every=0.01)
+    return run.told("gateway", name, since=since)[-1]
 
 
 async def end_silence(run: Run) -> str:
