@@ -170,6 +170,18 @@ class FencedError(LostRaceError):
     """An action carries a fencing token that is not that of the present leader: it must not be done."""
 
 
+def innermost(error: BaseException) -> BaseException:
+    """Given an exception, return the first one that is no group: what a task group stopped for."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def to_tell(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Given what task groups raised, return our own error in it where there is one, else the first of all."""
+    return innermost(group.subgroup(MobikectlError) or group)
+
+
 EXIT_CODES: dict[int, str] = {
     0: "done",
     1: "internal error: please report it",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from mobikectl.config import Config, load
-from mobikectl.errors import MobikectlError, SidecarError
+from mobikectl.errors import SidecarError, to_tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -60,18 +60,9 @@ def run_async(function: Callable[..., Coroutine[Any, Any, Any]]) -> Callable[...
         try:
             return asyncio.run(function(*args, **kwargs))
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise to_tell(group) from group
 
     return command
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Given what task groups raised, return our own error in it when there is one, else the first of all."""
-    ours = group.subgroup(MobikectlError)
-    found: BaseException = ours or group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
 
 
 def sidecar_runs(settings: Settings) -> bool:

@@ -22,7 +22,7 @@ from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
-from mobikectl.errors import LeaseLostError, MobikectlError, StoreError
+from mobikectl.errors import LeaseLostError, MobikectlError, StoreError, innermost
 from mobikectl.netlink import SteeringRoutes
 from mobikectl.node.addresses import Addresses
 from mobikectl.node.carriage import Carriage, carriage
@@ -107,7 +107,7 @@ class ClusterNode:
             except Exception as error:
                 # Here ends what may go wrong in the cluster's part: the tunnels' sidecar goes on in any case.
                 log.exception("the cluster's part failed")
-                self._failure = f"{type(error).__name__}: {_first(error)}"
+                self._failure = f"{type(error).__name__}: {innermost(error)}"
                 self._events.record(
                     Source.SIDECAR, "cluster-failed", f"the cluster's part failed: {self._failure}"
                 )
@@ -337,9 +337,3 @@ class ClusterNode:
             "standing": self._carriage.standing.state() if self._carriage is not None else None,
             "failure": self._failure,
         }
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

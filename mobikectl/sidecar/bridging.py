@@ -10,7 +10,7 @@ from mobikectl.bridge.bridge import Bridge
 from mobikectl.bridge.claim import BridgeBusyError, speaking_for
 from mobikectl.bridge.events import Delivered, Over, Ready, Told
 from mobikectl.bridge.speakers import BridgeSettings
-from mobikectl.errors import CharonRefusedError, DecodeError
+from mobikectl.errors import CharonRefusedError, DecodeError, innermost
 from mobikectl.observe.events import Source
 from mobikectl.wire.bridge import Spoken
 
@@ -64,7 +64,7 @@ class Bridging:
                 self._bridge = Bridge(self._charon, self._plugin, self._settings, tell=self._tell)
                 await self._bridge.run()
         except* (BridgeBusyError, CharonRefusedError, DecodeError) as group:
-            why = str(_innermost(group))
+            why = str(innermost(group))
         else:
             why = "it ended"
         finally:
@@ -88,10 +88,3 @@ class Bridging:
                 for session in (bridge.sessions if bridge is not None else ())
             ],
         }
-
-
-def _innermost(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    found: BaseException = group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found

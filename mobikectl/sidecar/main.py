@@ -28,7 +28,14 @@ from mobikectl.charon.session import LinkState, Session
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
 from mobikectl.config import OnExit, Role
 from mobikectl.control import serve, serve_metrics
-from mobikectl.errors import CharonError, MobikectlError, NetlinkError, PrivilegeError, SidecarError
+from mobikectl.errors import (
+    CharonError,
+    MobikectlError,
+    NetlinkError,
+    PrivilegeError,
+    SidecarError,
+    to_tell,
+)
 from mobikectl.netlink import KernelSas, SteeringRoutes, Watcher, xfrm_available
 from mobikectl.netlink.choice import KernelChoice
 from mobikectl.netlink.rules import RULE_PRIORITY, SteeringRule
@@ -114,7 +121,7 @@ class Sidecar:
                 for task in running:
                     task.cancel()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise to_tell(group) from group
         finally:
             for number in ENDING:
                 loop.remove_signal_handler(number)
@@ -463,12 +470,3 @@ class _Unless:
         if await self._userland():
             return None
         return await self._check(sa, path)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Given a group of exceptions, return the one to tell: a MobikectlError where there is one."""
-    told, _ = group.split(MobikectlError)
-    found: BaseException = told or group
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    return found
