@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from mobikectl.charon.rmobike import Rmobike
@@ -46,6 +46,8 @@ class Peer:
     """It announced 'R' (draft-smyslov-ipsecme-ikev2-r-mobike section 4.1): it may be asked to switch."""
     redirect: bool | None = None
     """It follows redirects (RFC 5685). None: that was before we looked."""
+    original_initiator: bool | None = None
+    """We are. VICI's flag flips when the responder rekeys. None: nobody told."""
 
 
 class PluginLink:
@@ -72,11 +74,16 @@ class PluginLink:
         """Given an IKE_SA, return what its peer supports; None: that is not known."""
         return self._peers.get(ike_id)
 
+    def role(self, ike_id: int) -> bool | None:
+        """Given an IKE_SA, return whether we are its original initiator; None: that is not known."""
+        peer = self._peers.get(ike_id)
+        return None if peer is None else peer.original_initiator
+
     def rekeyed(self, old: int, new: int) -> None:
         """Given that an IKE_SA has a new unique id, know its peer under that."""
         before = self._peers.pop(old, None)
         if before is not None:
-            self._peers[new] = Peer(new, before.mobike, before.r, before.redirect)
+            self._peers[new] = replace(before, ike_id=new)
 
     def forget(self, ike_id: int) -> None:
         """Given an IKE_SA that is gone, forget its peer."""
@@ -118,7 +125,9 @@ class PluginLink:
             case EventLost():
                 self._lose()
             case Capability():
-                self._peers[event.ike_id] = Peer(event.ike_id, event.mobike, event.peer_r, event.redirect)
+                self._peers[event.ike_id] = Peer(
+                    event.ike_id, event.mobike, event.peer_r, event.redirect, event.original_initiator
+                )
             case (
                 SwitchAcked()
                 | SwitchDone()
@@ -142,7 +151,9 @@ class PluginLink:
             return False  # gone again: the next event says so
         redirects = {ike_id: peer.redirect for ike_id, peer in self._peers.items()}
         self._peers = {
-            peer.ike_id: Peer(peer.ike_id, peer.mobike, peer.peer_r, redirects.get(peer.ike_id))
+            peer.ike_id: Peer(
+                peer.ike_id, peer.mobike, peer.peer_r, redirects.get(peer.ike_id), peer.original_initiator
+            )
             for peer in known
         }
         self._up = True

@@ -12,13 +12,23 @@ import random
 import time
 from collections import deque
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mobikectl.charon import commands, sa_model
 from mobikectl.charon.sa_events import SaEvent, SaEventsDropped, SaModelResynced
-from mobikectl.charon.sas import EVENTS, OPTIONAL_EVENTS, log_matters, parse_event
+from mobikectl.charon.sa_model import Step
+from mobikectl.charon.sas import (
+    EVENTS,
+    OPTIONAL_EVENTS,
+    ChildRekey,
+    ChildUpDown,
+    IkeRekey,
+    IkeUpDown,
+    log_matters,
+    parse_event,
+)
 from mobikectl.charon.session import Event, EventGap, EventLost, LinkState
 from mobikectl.errors import CharonError, CharonTimeoutError
 
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Self
 
-    from mobikectl.charon.sa_model import Step
+    from mobikectl.charon.sas import Observation
     from mobikectl.charon.session import Session
     from mobikectl.charon.transport import Packet
     from mobikectl.model import IkeSa
@@ -119,10 +129,20 @@ class SaTracker:
     """Keeps the model of one charon's IKE_SAs while `run` runs.
 
     Read `sas`, subscribe to what changes, ask for one SA afresh with `refresh`, wait with `until`.
+    `role_of`: given an IKE_SA's number, returns whether it was initiated here, None when that is not known. charon's
+    own flag says who initiated the last rekeying, which may be the responder, and goes along when such an IKE_SA is
+    carried over to another node.
     """
 
-    def __init__(self, session: Session, config: TrackerConfig | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        config: TrackerConfig | None = None,
+        *,
+        role_of: Callable[[int], bool | None] | None = None,
+    ) -> None:
         self._session = session
+        self._role_of = role_of or (lambda _uniqueid: None)
         self._config = config or TrackerConfig()
         self._sas: dict[int, IkeSa] = {}
         self._snapshot: Mapping[int, IkeSa] = MappingProxyType({})
@@ -175,6 +195,15 @@ class SaTracker:
                 f"the IKE_SAs did not become what was waited for within {timeout:g} s"
             ) from error
 
+    def know_role(self, uniqueid: int, *, original_initiator: bool) -> IkeSa | None:
+        """Given who initiated an IKE_SA, which may be told after it is known, return it if that corrects the model."""
+        known = self._sas.get(uniqueid)
+        if known is None or known.original_initiator is original_initiator:
+            return None
+        corrected = replace(known, original_initiator=original_initiator)
+        self._apply(Step(changes={uniqueid: corrected}))
+        return corrected
+
     # --- asking charon --------------------------------------------------------------------------
 
     async def refresh(self, uniqueid: int) -> IkeSa | None:
@@ -190,6 +219,7 @@ class SaTracker:
                 )
                 if uniqueid not in self._touched:
                     break
+            listed = self._with_roles(listed)
             step = sa_model.resync(self._sas, listed, with_children=True, within={uniqueid})
             self._doubtful.discard(uniqueid)
             self._apply(step)
@@ -206,6 +236,7 @@ class SaTracker:
             listed = await commands.list_sas(
                 self._session, children=with_children, timeout=self._config.list_timeout_s
             )
+            listed = self._with_roles(listed)
             step = sa_model.resync(
                 self._sas, listed, with_children=with_children, touched=frozenset(self._touched)
             )
@@ -240,7 +271,7 @@ class SaTracker:
                 match item:
                     case Event(name=name, message=message):
                         for seen in parse_event(name, message):
-                            self._apply(sa_model.observe(self._sas, seen))
+                            self._apply(sa_model.observe(self._sas, self._with_role(seen)))
                     case EventLost():
                         self._out_of_step()
                     case EventGap(reason=reason):
@@ -308,6 +339,22 @@ class SaTracker:
         for uniqueid in doubtful:
             self._doubtful.discard(uniqueid)
             await self.refresh(uniqueid)
+
+    def _with_roles(self, listed: list[IkeSa]) -> list[IkeSa]:
+        return [self._in_its_role(sa) for sa in listed]
+
+    def _with_role(self, seen: Observation) -> Observation:
+        match seen:
+            case IkeUpDown(sa=sa) | ChildUpDown(sa=sa) | ChildRekey(sa=sa):
+                return replace(seen, sa=self._in_its_role(sa))
+            case IkeRekey(old=old):
+                return replace(seen, old=self._in_its_role(old))
+            case _:
+                return seen
+
+    def _in_its_role(self, sa: IkeSa) -> IkeSa:
+        role = self._role_of(sa.uniqueid)
+        return sa if role is None or role is sa.original_initiator else replace(sa, original_initiator=role)
 
     def _apply(self, step: Step) -> None:
         for uniqueid, sa in step.changes.items():

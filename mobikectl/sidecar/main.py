@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobikectl import __version__
 from mobikectl.charon import commands
-from mobikectl.charon.rmobike_events import UpdateDone
+from mobikectl.charon.rmobike_events import Capability, UpdateDone
 from mobikectl.charon.rmobike_link import PluginLink
 from mobikectl.charon.sa_events import (
     PeerUnresponsive,
@@ -24,7 +24,7 @@ from mobikectl.charon.sa_events import (
     SaRekeyed,
     SaUp,
 )
-from mobikectl.charon.session import LinkState, Session
+from mobikectl.charon.session import EventGap, LinkState, Session
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
 from mobikectl.config import OnExit, Role
 from mobikectl.control import serve, serve_metrics
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 
     from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.charon.sa_events import SaEvent
-    from mobikectl.charon.session import EventGap, EventLost
+    from mobikectl.charon.session import EventLost
     from mobikectl.config import Config
     from mobikectl.model import IkeSa, IpAddress, NetState
     from mobikectl.switch.executor import MoveOrder
@@ -92,8 +92,10 @@ class Sidecar:
         self._session = Session(
             config.charon.socket, timeout=config.charon.timeout_s, timing=self._metrics.vici
         )
-        self._tracker = SaTracker(self._session, TrackerConfig(verify_s=config.charon.resync_s))
         self._plugin = PluginLink(config.charon.plugin_socket, timeout=config.charon.timeout_s)
+        self._tracker = SaTracker(
+            self._session, TrackerConfig(verify_s=config.charon.resync_s), role_of=self._plugin.role
+        )
         self._bridging = Bridging(config.bridge, self._session, self._plugin.plugin, self.events)
         self._sas = Sas(self._tracker)
         self._gateways = GatewayAddresses(self._session)
@@ -271,11 +273,24 @@ class Sidecar:
 
     def _take_plugin(self, event: PluginEvent | EventGap | EventLost) -> None:
         report_plugin(event, self.events)
+        if isinstance(event, Capability):
+            self._know_roles([event.ike_id])
+        elif isinstance(event, EventGap):
+            self._know_roles(self._plugin.peers)
         if self._node is not None:
             self._node.take_plugin(event)
         if isinstance(event, UpdateDone) and event.cause == "switch":
             # The gateway asked for it, and may know more than we do: stay there while that path works.
             self._pilot.stay(event.ike_id, event.path)
+
+    def _know_roles(self, numbers: Iterable[int]) -> None:
+        """The plugin knows who initiated an IKE_SA, and may have said so after charon told of it."""
+        for number in numbers:
+            role = self._plugin.role(number)
+            sa = None if role is None else self._tracker.know_role(number, original_initiator=role)
+            if sa is not None:
+                self._arrivals.arrived(sa)
+                self._pilot.wake()
 
     def _indicate(self, event: Retransmit | PeerUnresponsive) -> None:
         sa = self._sas.find(event.uniqueid)

@@ -70,7 +70,7 @@ async def test_a_plugin_that_appears_later_is_used_and_one_that_goes_is_forgotte
         await lab.connect()
         await found.until(Capability)
         (peer,) = link.peers.values()
-        assert peer == Peer(peer.ike_id, mobike=True, r=True, redirect=True)
+        assert peer == Peer(peer.ike_id, mobike=True, r=True, redirect=True, original_initiator=False)
         await lab.gateway.stop()
         await found.until(EventLost)
         assert (link.up, dict(link.peers)) == (False, {})
@@ -104,6 +104,8 @@ async def test_a_peer_is_known_under_the_number_that_a_rekeying_gave_its_ike_sa(
         (old,) = found.link.peers
         found.link.rekeyed(old, old + 1)
         assert found.link.peer(old) is None
-        assert found.link.peer(old + 1) == Peer(old + 1, mobike=True, r=True, redirect=None)
+        assert found.link.peer(old + 1) == Peer(
+            old + 1, mobike=True, r=True, redirect=None, original_initiator=False
+        )
         found.link.forget(old + 1)
         assert not found.link.peers

@@ -33,10 +33,12 @@ DEADLINE = 5.0
 
 
 @asynccontextmanager
-async def tracking(fake: FakeVici, **options: Any) -> AsyncIterator[SaTracker]:
+async def tracking(
+    fake: FakeVici, *, roles: dict[int, bool] | None = None, **options: Any
+) -> AsyncIterator[SaTracker]:
     config = TrackerConfig(**{"heartbeat_s": 60.0, "retry_s": 0.02, "list_timeout_s": 1.0, **options})
     async with Session(fake.path, timeout=1.0, backoff=Backoff(0.01, 0.02)) as session:
-        tracker = SaTracker(session, config)
+        tracker = SaTracker(session, config, role_of=roles.get if roles is not None else None)
         task = asyncio.create_task(tracker.run())
         try:
             yield tracker
@@ -219,6 +221,34 @@ async def test_asking_for_one_sa_afresh_corrects_it_and_only_it(fake: FakeVici) 
         assert set(tracker.sas) == {1, 2}
         assert await tracker.refresh(2) is None
         assert set(tracker.sas) == {1}
+
+
+async def test_who_knows_the_original_initiator_is_believed_before_the_flag_that_a_rekeying_flips(
+    fake: FakeVici,
+) -> None:
+    """An IKE_SA that its responder rekeyed, carried over to this gateway: charon says that it was initiated here."""
+    fake.sas = [ike(1)]
+    async with tracking(fake, roles={1: False, 2: False, 3: False}) as tracker:
+        await in_step(tracker, 1)
+        await fake.raise_event("ike-updown", {"up": "yes", "home": ike(2)})
+        await fake.raise_event("ike-rekey", {"home": {"old": ike(3), "new": ike(4)}})
+        await tracker.until(lambda t: len(t.sas) == 3, DEADLINE)
+        assert not any(sa.original_initiator for sa in tracker.sas.values())
+
+
+async def test_the_original_initiator_may_be_told_after_the_ike_sa_is_known(fake: FakeVici) -> None:
+    async with tracking(fake) as tracker:
+        await in_step(tracker, 0)
+        await fake.raise_event("ike-updown", {"up": "yes", "home": ike(1)})
+        await in_step(tracker, 1)
+        corrected = tracker.know_role(1, original_initiator=False)
+        assert corrected is not None
+        assert tracker.sas[1] is corrected
+        assert not corrected.original_initiator
+        assert tracker.know_role(1, original_initiator=False) is None
+        assert tracker.know_role(2, original_initiator=False) is None
+        await tracker.refresh(1)
+        await in_step(tracker, 0)
 
 
 async def test_the_slow_verification_finds_what_no_event_told(fake: FakeVici) -> None:
