@@ -97,22 +97,6 @@ def _near(name: str, known: Iterable[str]) -> str:
     return f"there are {', '.join(names[:NAMED])}{' and more' if len(names) > NAMED else ''}"
 
 
-def caveats(state: ClusterState) -> list[str]:
-    """Given the state, return why nothing (or not all) that is wanted will be done now, one line each."""
-    found = [f"the store holds what cannot be read, so nothing is planned: {error}" for error in state.broken]
-    if state.leader is None:
-        found.append("nobody leads the cluster: nothing is planned until a sidecar does")
-    if state.cluster.value.paused:
-        found.append(f"the cluster is paused{signed(state.cluster.value)}: no move is begun until `resume`")
-    return found
-
-
-def signed(intent: Any) -> str:
-    """Given what an operator wanted (with ``by`` and ``note``), return who and why, to be put behind it."""
-    said = ", ".join(part for part in (intent.by and f"by {intent.by}", intent.note) if part)
-    return f" ({said})" if said else ""
-
-
 def warn(lines: Iterable[str]) -> None:
     """Print notes beside a command's output."""
     for line in lines:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from mobikectl.cli.cluster import (
     absent_option,
-    asker,
-    caveats,
     node_argument,
     note_option,
     open_cluster,
     require_node,
-    signed,
     warn,
 )
 from mobikectl.cli.common import Settings, run_async, settings_options
@@ -25,6 +21,8 @@ from mobikectl.cli.drain_watch import DrainRecord, DrainWatch, End, Outlook, Sum
 from mobikectl.cli.outlook import Advisor
 from mobikectl.cli.output import console, counted, json_option, print_json
 from mobikectl.cli.waiting import INTERRUPTED, InterruptedByOperatorError, patiently
+from mobikectl.cli.wishes import want_drained, want_undrained
+from mobikectl.cluster.caveats import caveats, signed
 from mobikectl.errors import MoveError, StoreError
 from mobikectl.policy.cluster import Mechanism
 
@@ -78,23 +76,17 @@ async def drain(
     --timeout end the waiting, not the drain.
     """
     wanted = frozenset(Mechanism[word.upper()] for word in mechanisms)
-    before: list[NodeIntent] = []
-
-    def change(intent: NodeIntent) -> NodeIntent:
-        before[:] = [intent]
-        return replace(intent, drained=True, mechanisms=wanted, rate_per_s=rate, by=asker(), note=note)
-
     async with open_cluster(settings) as cluster:
         require_node(await cluster.store.state(), node, absent=absent)
         journal = await cluster.store.journal()  # read first: no move of this drain is missed
-        await cluster.store.change_intent(node, change)
+        was = await want_drained(cluster.store, node, mechanisms=wanted, rate=rate, note=note)
         rows = (await cluster.store.sas()).by_node().get(node, ())
         if wait or timeout is not None:
             summary = await _wait(cluster, DrainRecord.begin(node, rows, journal), journal, timeout, as_json)
             _finish(summary, as_json=as_json)
         else:
             state = await cluster.store.state()
-            _tell(state, node, before[0], rows, await _outlook(cluster, node), as_json=as_json)
+            _tell(state, node, was, rows, await _outlook(cluster, node), as_json=as_json)
 
 
 async def _outlook(cluster: Cluster, node: str) -> Outlook:
@@ -192,15 +184,9 @@ def _fail(summary: Summary, *, as_json: bool) -> NoReturn:
 @run_async
 async def undrain(settings: Settings, node: str, as_json: bool) -> None:
     """Let NODE take IKE_SAs again. What is under way is brought to its end; nothing comes back at once."""
-    before: list[NodeIntent] = []
-
-    def change(intent: NodeIntent) -> NodeIntent:
-        before[:] = [intent]
-        return replace(intent, drained=False, mechanisms=frozenset(), rate_per_s=None, by=asker(), note="")
-
     async with open_cluster(settings) as cluster:
         require_node(await cluster.store.state(), node)
-        await cluster.store.change_intent(node, change)
+        was = await want_undrained(cluster.store, node)
         state = await cluster.store.state()
     notes = caveats(state)
     report = state.reports.get(node)
@@ -211,8 +197,8 @@ async def undrain(settings: Settings, node: str, as_json: bool) -> None:
     if node not in state.members:
         notes.append(f"{node} is not there now")
     if as_json:
-        print_json({"node": node, "drained": False, "was": before[0].drained, "notes": notes})
+        print_json({"node": node, "drained": False, "was": was.drained, "notes": notes})
         return
-    was = f"{node} takes IKE_SAs again; it was drained{signed(before[0])}"
-    console.print(was if before[0].drained else f"{node} was not drained", markup=False)
+    again = f"{node} takes IKE_SAs again; it was drained{signed(was)}"
+    console.print(again if was.drained else f"{node} was not drained", markup=False)
     warn(notes)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-from mobikectl.cli.cluster import caveats
 from mobikectl.cli.history import follow_moves
+from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.records import MoveState
 from mobikectl.errors import StoreUnreachableError
 

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobikectl.cli.cluster import caveats, open_cluster, warn
+from mobikectl.cli.cluster import open_cluster, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.journal import as_dict, outcome, steps_line
 from mobikectl.cli.outlook import Advisor, under_way
 from mobikectl.cli.output import console, json_option, print_json
 from mobikectl.cli.sa_names import chosen, served
+from mobikectl.cluster.caveats import caveats
 from mobikectl.policy.cluster import Capability
 from mobikectl.policy.explain import explain as explain_sa
 

@@ -11,17 +11,16 @@ import click
 from mobikectl.cli.cluster import (
     absent_option,
     asker,
-    caveats,
-    change_cluster,
     node_argument,
     note_option,
     open_cluster,
     require_node,
-    signed,
     warn,
 )
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.output import console, counted, json_option, print_json
+from mobikectl.cli.wishes import want_paused
+from mobikectl.cluster.caveats import caveats, signed
 from mobikectl.cluster.records import FINAL
 
 if TYPE_CHECKING:
@@ -44,9 +43,7 @@ async def pause(settings: Settings, note: str, as_json: bool) -> None:
     Moves that have begun are brought to their end. Drains stand and go on after `resume`.
     """
     async with open_cluster(settings) as cluster:
-        before = await change_cluster(
-            cluster.store, lambda intent: replace(intent, paused=True, by=asker(), note=note)
-        )
+        before = await want_paused(cluster.store, True, note=note)
         under_way = await _under_way(cluster.store)
         state = await cluster.store.state()
     was = before.cluster.value
@@ -75,9 +72,7 @@ async def _under_way(store: Store) -> int:
 async def resume(settings: Settings, as_json: bool) -> None:
     """Let moves be planned and begun again after `pause`."""
     async with open_cluster(settings) as cluster:
-        before = await change_cluster(
-            cluster.store, lambda intent: replace(intent, paused=False, by=asker(), note="")
-        )
+        before = await want_paused(cluster.store, False)
         state = await cluster.store.state()
     was = before.cluster.value
     if as_json:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobikectl.cli.cluster import asker, caveats, complete_node, note_option, open_cluster, require_node, warn
+from mobikectl.cli.cluster import asker, complete_node, note_option, open_cluster, require_node, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.history import follow_moves
 from mobikectl.cli.journal import COLOUR, as_dict, line
 from mobikectl.cli.output import console, counted, json_option, print_json
 from mobikectl.cli.sa_names import chosen, served
 from mobikectl.cli.waiting import INTERRUPTED, InterruptedByOperatorError, patiently
+from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.records import MoveState, Order
 from mobikectl.errors import LostRaceError, MoveError
 from mobikectl.policy.cluster import Mechanism

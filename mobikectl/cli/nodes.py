@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mobikectl.cli.cluster import caveats, open_cluster, warn
+from mobikectl.cli.cluster import open_cluster, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.outlook import Advisor
 from mobikectl.cli.output import coloured, console, counted, human_bytes, json_option, print_json, print_table
+from mobikectl.cluster.caveats import caveats
 from mobikectl.policy.balance_places import Places, health_now
 from mobikectl.policy.cluster import Health
 

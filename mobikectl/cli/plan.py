@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mobikectl.cli.apply_watch import Applied, ApplyWatch
-from mobikectl.cli.cluster import asker, caveats, change_cluster, open_cluster, warn
+from mobikectl.cli.cluster import asker, change_cluster, open_cluster, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.journal import COLOUR, as_dict, outcome
 from mobikectl.cli.outlook import Advisor
 from mobikectl.cli.output import console, counted, human_seconds, json_option, print_json, print_table
 from mobikectl.cli.waiting import INTERRUPTED, InterruptedByOperatorError, patiently
+from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.decisions import URGENT, plan_for
 from mobikectl.cluster.node_settings import Balance
 from mobikectl.cluster.records import MoveState
