@@ -23,7 +23,7 @@ from mobikectl.errors import LabError
 from mobikectl.lab.packets import Packet, read_packet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path as FilePath
 
     from mobikectl.model import IpAddress
@@ -167,38 +167,36 @@ class Ping:
     """The kernel did not take it (no route, link down): lost before it left."""
 
 
-class Pinger:
-    """Sends an ICMP echo request every `interval` seconds from one inside address to the other.
+Way = tuple[list[tuple[int, int, bytes]], str]
+"""Ancillary data that chooses a packet's source (empty: the socket's), and where it goes to."""
 
-    A context manager; leaving it waits up to `tail` seconds for the last replies.
+
+class EchoTrain:
+    """Sends ICMP echo requests over some ways in turn, from a thread, and takes their replies. A context manager.
+
+    ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests. Leaving it waits up to
+    ``tail`` seconds for the last replies.
     """
 
     def __init__(
         self,
         namespace: str,
-        source: IpAddress,
-        target: IpAddress,
+        make: Callable[[], socket.socket],
+        ways: Sequence[Way],
         *,
-        interval: float = 0.01,
-        tail: float = 1.0,
+        spacing: float,
+        tail: float,
+        v6: bool = False,
     ) -> None:
-        self.pings: list[Ping] = []
-        self._v6 = target.version == 6
-        self._target = str(target)
-        self._interval = interval
+        self._all: list[Ping] = []
+        self._ways = ways
+        self._spacing = spacing
         self._tail = tail
+        self._v6 = v6
         self._ident = threading.get_native_id() & 0xFFFF
-        self._sock = open_in(namespace, lambda: self._icmp_socket(str(source)))
+        self._sock = open_in(namespace, make)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ping-{namespace}", daemon=True)
-
-    def _icmp_socket(self, source: str) -> socket.socket:
-        family = socket.AF_INET6 if self._v6 else socket.AF_INET
-        protocol = socket.IPPROTO_ICMPV6 if self._v6 else socket.IPPROTO_ICMP
-        sock = socket.socket(family, socket.SOCK_RAW, protocol)
-        sock.setblocking(False)
-        sock.bind((source, 0))
-        return sock
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -219,25 +217,29 @@ class Pinger:
             now = time.monotonic()
             if end is None and self._stop.is_set():
                 end = now + self._tail
-            if end is not None and (now >= end or all(p.received or p.refused for p in self.pings)):
+            if end is not None and (now >= end or self._settled()):
                 return
             if end is None and now >= due:
-                self._send(len(self.pings))
+                self._send(len(self._all))
                 # Never catch up with a burst: each packet is a sample of its own moment.
-                due = max(due + self._interval, now + self._interval / 2)
+                due = max(due + self._spacing, now + self._spacing / 2)
             next_wake = due if end is None else end
             if poller.poll(max(0.0, next_wake - time.monotonic()) * 1000):
                 self._receive()
+
+    def _settled(self) -> bool:
+        return all(ping.received or ping.refused for ping in self._all)
 
     def _send(self, sequence: int) -> None:
         head = struct.pack("!BBHHH", 128 if self._v6 else 8, 0, 0, self._ident, sequence & 0xFFFF)
         packet = bytearray(head + struct.pack("!I", sequence) + bytes(44))
         if not self._v6:  # for ICMPv6 the kernel does it
             struct.pack_into("!H", packet, 2, checksum(bytes(packet)))
+        source, target = self._ways[sequence % len(self._ways)]
         ping = Ping(time.monotonic())
-        self.pings.append(ping)
+        self._all.append(ping)
         try:
-            self._sock.sendto(packet, (self._target, 0))
+            self._sock.sendmsg([packet], source, 0, (target, 0))
         except OSError:
             ping.refused = True
 
@@ -254,8 +256,46 @@ class Pinger:
             if len(body) < 12 or body[0] != (129 if self._v6 else 0):
                 continue
             ident, _, sequence = struct.unpack_from("!HHI", body, 4)
-            if ident == self._ident and sequence < len(self.pings) and self.pings[sequence].received is None:
-                self.pings[sequence].received = now
+            if ident == self._ident and sequence < len(self._all) and self._all[sequence].received is None:
+                self._all[sequence].received = now
+
+
+class Pinger(EchoTrain):
+    """Sends an ICMP echo request every `interval` seconds from one inside address to the other.
+
+    A context manager; leaving it waits up to `tail` seconds for the last replies.
+    """
+
+    def __init__(
+        self,
+        namespace: str,
+        source: IpAddress,
+        target: IpAddress,
+        *,
+        interval: float = 0.01,
+        tail: float = 1.0,
+    ) -> None:
+        v6 = target.version == 6
+
+        def make() -> socket.socket:
+            sock = icmp_socket(v6=v6)
+            sock.bind((str(source), 0))
+            return sock
+
+        super().__init__(namespace, make, [([], str(target))], spacing=interval, tail=tail, v6=v6)
+
+    @property
+    def pings(self) -> list[Ping]:
+        """Every request sent so far, in order."""
+        return self._all
+
+
+def icmp_socket(*, v6: bool = False) -> socket.socket:
+    """Return a raw socket for ICMP (or ICMPv6) that does not block."""
+    family = socket.AF_INET6 if v6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+    sock.setblocking(False)
+    return sock
 
 
 def checksum(data: bytes) -> int:

@@ -5,7 +5,6 @@ One socket and one thread each, whatever the number of tunnels: IP_PKTINFO choos
 
 from __future__ import annotations
 
-import select
 import socket
 import struct
 import threading
@@ -13,7 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from mobikectl.lab.capture import Ping, checksum, measure_undisturbed, open_in
+from mobikectl.lab.capture import EchoTrain, Ping, icmp_socket, open_in
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,7 +34,7 @@ def _from(source: str) -> list[tuple[int, int, bytes]]:
     return [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4s", 0, socket.inet_aton(source), bytes(4)))]
 
 
-class FleetPinger:
+class FleetPinger(EchoTrain):
     """Sends an ICMP echo request through each tunnel every `interval` seconds, evenly spread. A context manager.
 
     Leaving it waits up to `tail` seconds for the last replies.
@@ -44,81 +43,19 @@ class FleetPinger:
     def __init__(
         self, namespace: str, tunnels: Sequence[Tunnel], *, interval: float = 0.2, tail: float = 1.0
     ) -> None:
-        self.pings: dict[str, list[Ping]] = {tunnel.name: [] for tunnel in tunnels}
+        ways = [(_from(str(tunnel.client_inside)), str(tunnel.gateway_inside)) for tunnel in tunnels]
+        super().__init__(namespace, icmp_socket, ways, spacing=interval / len(ways), tail=tail)
         self.interval = interval
-        self._ways = [
-            (tunnel.name, _from(str(tunnel.client_inside)), str(tunnel.gateway_inside)) for tunnel in tunnels
-        ]
-        self._tail = tail
-        self._ident = threading.get_native_id() & 0xFFFF
-        self._all: list[Ping] = []
-        self._sock = open_in(namespace, _icmp_socket)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"pings-{namespace}", daemon=True)
+        self._names = [tunnel.name for tunnel in tunnels]
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
+    @property
+    def pings(self) -> dict[str, list[Ping]]:
+        """The requests sent so far through each tunnel, in order."""
+        return {name: self._all[i :: len(self._names)] for i, name in enumerate(self._names)}
 
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(self._tail + 5)
-        self._sock.close()
-
-    def _run(self) -> None:
-        measure_undisturbed()
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        due = time.monotonic()
-        end: float | None = None
-        while True:
-            now = time.monotonic()
-            if end is None and self._stop.is_set():
-                end = now + self._tail
-            if end is not None and (now >= end or all(p.received or p.refused for p in self._all[-200:])):
-                return
-            if end is None and now >= due:
-                self._send(len(self._all))
-                step = self.interval / len(self._ways)
-                due = max(due + step, now + step / 2)
-            next_wake = due if end is None else end
-            if poller.poll(max(0.0, next_wake - time.monotonic()) * 1000):
-                self._receive()
-
-    def _send(self, sequence: int) -> None:
-        name, source, target = self._ways[sequence % len(self._ways)]
-        head = struct.pack("!BBHHH", 8, 0, 0, self._ident, sequence & 0xFFFF)
-        packet = bytearray(head + struct.pack("!I", sequence) + bytes(44))
-        struct.pack_into("!H", packet, 2, checksum(bytes(packet)))
-        ping = Ping(time.monotonic())
-        self._all.append(ping)
-        self.pings[name].append(ping)
-        try:
-            self._sock.sendmsg([packet], source, 0, (target, 0))
-        except OSError:
-            ping.refused = True
-
-    def _receive(self) -> None:
-        while True:
-            try:
-                data = self._sock.recv(2048)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # an ICMP error queued on the socket: the missing reply counts
-            now = time.monotonic()
-            body = data[(data[0] & 15) * 4 :]
-            if len(body) < 12 or body[0] != 0:
-                continue
-            ident, _, sequence = struct.unpack_from("!HHI", body, 4)
-            if ident == self._ident and sequence < len(self._all) and self._all[sequence].received is None:
-                self._all[sequence].received = now
-
-
-def _icmp_socket() -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
-    sock.setblocking(False)
-    return sock
+    def _settled(self) -> bool:
+        # All of a long run would be looked at each time: what is older than these is lost by now.
+        return all(ping.received or ping.refused for ping in self._all[-200:])
 
 
 @dataclass(slots=True)
@@ -187,6 +124,7 @@ def open_sink(namespace: str, address: str) -> socket.socket:
     def make() -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # each fleet has one
         sock.bind((address, DISCARD))
         return sock
 
