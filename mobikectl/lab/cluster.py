@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from mobikectl.cluster import records
 from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError
 from mobikectl.lab.measure import sa_keys
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from mobikectl.lab.store import LabStore
 
 STARTED_S = 30.0
-FINAL = {"verified", "refused", "timed-out", "rolled-back", "cancelled"}
+FINAL = {state.value for state in records.FINAL}
 BEGUN = {"requested", "acknowledged", "moved", "verified", "timed-out", "rolling-back", "rolled-back"}
 """States of a move that was more than planned."""
 

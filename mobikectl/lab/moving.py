@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mobikectl.errors import LabError
+from mobikectl.lab.cluster import FINAL
 from mobikectl.lab.measure import sa_keys
 from mobikectl.lab.topology import Role
 from mobikectl.lab.vici import list_sas
@@ -114,12 +114,17 @@ class Client:
         """Order it to a gateway, and ``after`` seconds after its source has begun do something; return the number."""
         begun = len(self._run.told(source, "cluster-move-requested"))
         ordering = asyncio.create_task(self.order(target))
-        deadline = time.monotonic() + 30.0 * self._patience
-        while len(self._run.told(source, "cluster-move-requested")) <= begun:
-            if time.monotonic() > deadline:
-                ordering.cancel()
-                raise LabError(f"{source} has not begun the move", hint="see its sidecar.out")
-            await asyncio.sleep(QUICK)
+
+        async def one_more() -> bool:
+            return len(self._run.told(source, "cluster-move-requested")) > begun
+
+        try:
+            await until(
+                one_more, within=30.0 * self._patience, what=f"{source} has begun the move", every=QUICK
+            )
+        except LabError:
+            ordering.cancel()
+            raise
         await asyncio.sleep(after)
         await act()
         return await ordering
@@ -142,6 +147,3 @@ class Client:
             return self._run.answered(self._tunnel, since=since) >= 20
 
         await until(answered, within=within * self._patience, what="pings are answered", every=0.05)
-
-
-FINAL = {"verified", "refused", "timed-out", "rolled-back", "cancelled"}
