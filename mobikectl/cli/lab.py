@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 
+from mobikectl.cli.chaos import chaos
 from mobikectl.cli.output import coloured, json_option, print_json, print_table
 from mobikectl.errors import LabError
 from mobikectl.lab import record as records
@@ -41,6 +42,9 @@ ESP = click.option(
 @click.group()
 def lab() -> None:
     """Real charons in network namespaces on this machine."""
+
+
+lab.add_command(chaos)
 
 
 @lab.command("list")

@@ -19,7 +19,7 @@ from mobikectl.lab.wait import until
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mobikectl.lab.capture import Capture
+    from mobikectl.lab.capture import Capture, Ping
     from mobikectl.lab.instance import Lab
     from mobikectl.lab.topology import Tunnel
     from mobikectl.model import IpAddress
@@ -74,6 +74,10 @@ class Fleet:
         """The gateways' outer addresses and whose they are."""
         gateways = dict.fromkeys(node for tunnel in self.tunnels for node in tunnel.gateways)
         return {address: node for node in gateways for address in self._topology.outer_addresses(node)}
+
+    def pings_of(self, tunnel: str) -> Sequence[Ping]:
+        """Given the name of one of its tunnels, return the pings sent through it so far, in order."""
+        return self._pinger.pings[tunnel]
 
     def rates(self, seconds: float) -> dict[IpAddress, float]:
         """Return the bytes/s of ESP that went to and came from each gateway address in the last seconds."""

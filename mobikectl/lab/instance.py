@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mobikectl.errors import LabError
 from mobikectl.lab import netns, render
 from mobikectl.lab.capture import open_in
+from mobikectl.lab.certificates import certify
 from mobikectl.lab.processes import MARK, ProcessId, end_all, identify, marked, send_signal
 from mobikectl.lab.record import NAMESPACE_PREFIX, SHARED, Record
 from mobikectl.lab.requirements import CHARON, WITH_PLUGIN, require_plugin
@@ -79,12 +80,28 @@ class Lab:
         keys = {tunnel.name: secrets.token_hex(24) for tunnel in self.topology.tunnels}
         for name in self.topology.charons:
             self._write_configuration(name, keys)
-            charon = self.start(name, "charon", self._charon_command(name))
-            # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
-            os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
+        await asyncio.to_thread(certify, self.topology, lambda node: self.record.node_dir(node) / "swanctl")
+        for name in self.topology.charons:
+            self._start_charon(name)
         await asyncio.gather(*(self._ready(name) for name in self.topology.charons))
         ways = {(t.client, str(t.remote[0])): t.local for t in self.topology.tunnels}
         await asyncio.gather(*(self._reach(*way, local) for way, local in ways.items()))
+
+    async def start_charon(self, name: str) -> None:
+        """Start a node's charon, which was killed, and load its connections. Raise LabError."""
+        log = self.record.node_dir(name) / "charon.log"
+        if log.exists():
+            lives = len(list(log.parent.glob("charon.*.log")))
+            log.rename(log.with_name(f"charon.{lives + 1}.log"))
+        for child in self._children.values():
+            child.poll()  # charon does not start while the one in its pid file is a zombie
+        self._start_charon(name)
+        await self._ready(name)
+
+    def _start_charon(self, name: str) -> None:
+        charon = self.start(name, "charon", self._charon_command(name))
+        # All nodes share this machine's processors. A real gateway does not wait for its client's programs.
+        os.setpriority(os.PRIO_PROCESS, charon.pid, CHARON_NICE)
 
     def _charon_command(self, name: str) -> list[str]:
         if not self.topology.nodes[name].plugin:

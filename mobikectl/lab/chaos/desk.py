@@ -1,0 +1,94 @@
+"""Orders of moves, straight into the store's file: what `mobikectl move` does, without a process for each."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mobikectl.cluster.records import Order
+from mobikectl.cluster.settings import SqliteSettings, StoreKind, StoreSettings, open_store
+from mobikectl.errors import LabError, LostRaceError, StoreError
+from mobikectl.lab.store import CLUSTER, FILE
+from mobikectl.lab.wait import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mobikectl.cluster.store import Store
+    from mobikectl.lab.instance import Lab
+
+TOLD_S = 15.0
+"""The nodes tell of an IKE_SA about once a second."""
+ANSWER_S = 20.0
+"""The leader answers in its next round; there may have to be a new one first."""
+EVERY_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the leader said: the number of a move, or why there is none."""
+
+    move: int = 0
+    refused: str = ""
+
+
+class Desk:
+    """Where orders are given. ``async with open_desk(lab) as desk``."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def order(self, client: str, source: str, target: str, *, patience: float = 1.0) -> Answer:
+        """Given a client's identity, who serves it and where it is to go, order that; return the leader's answer.
+
+        Raise LabError: nobody told of the client, or nobody answered.
+        """
+        key = await self._key(client, source, patience)
+        order = Order(secrets.token_hex(8), key, target, by="chaos")
+        await self._store.order(order)
+        answered = order
+
+        async def has_answer() -> bool:
+            nonlocal answered
+            stored = (await self._store.state()).orders.get(order.name)
+            if stored is None or not stored.value.answered:
+                return False
+            answered = stored.value
+            with contextlib.suppress(LostRaceError):
+                await self._store.end_order(stored)
+            return True
+
+        await until(has_answer, within=ANSWER_S * patience, what=f"{order.sa}: an answer", every=EVERY_S)
+        return Answer(answered.move, answered.refused)
+
+    async def _key(self, client: str, source: str, patience: float) -> str:
+        found: list[str] = []
+
+        async def told() -> bool:
+            try:
+                rows = (await self._store.sas()).by_node()
+            except StoreError:
+                return False
+            found[:] = [row.key for row in rows.get(source, ()) if row.peer_id == client]
+            others = [
+                node for node, its in rows.items() if node != source and any(r.peer_id == client for r in its)
+            ]
+            return len(found) == 1 and not others
+
+        await until(told, within=TOLD_S * patience, what=f"{source} tells of {client}", every=EVERY_S)
+        return found[0]
+
+
+@contextlib.asynccontextmanager
+async def open_desk(lab: Lab) -> AsyncIterator[Desk]:
+    """Given a lab whose store is a file, yield its `Desk`. Raise LabError: it is none."""
+    if lab.store is None or lab.store.kind != "sqlite":
+        raise LabError("orders are given straight into a file", hint="use the sqlite store")
+    path = lab.record.shared_dir / FILE.rpartition("/")[2]
+    store = open_store(StoreSettings(StoreKind.SQLITE, CLUSTER, SqliteSettings(path)))
+    try:
+        yield Desk(store)
+    finally:
+        await store.close()

@@ -1,0 +1,100 @@
+"""What happens in a chaos run, round after round, drawn from a seed. Pure: no clock, no I/O.
+
+A round names clients to move and what goes wrong meanwhile. It says "the next gateway but one", never "gateway3": who
+serves a client depends on how the rounds before ended, and so does not change what is drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class What(Enum):
+    """What goes wrong."""
+
+    NOTHING = "nothing"
+    SIDECAR = "the sidecar is killed"
+    KEEPER = "the keeper of the broker's memory is killed"
+    BROKER = "broker and keeper are killed"
+    CHARON = "charon is killed"
+    TRANSFER = "its way to the other gateways is cut"
+    STORE = "its way to the store is cut"
+
+
+class Whom(Enum):
+    """To which gateway it happens, seen from the round's first move."""
+
+    SOURCE = "source"
+    TARGET = "target"
+    OTHER = "third gateway"
+
+
+WEIGHTS = {
+    What.NOTHING: 3,
+    What.SIDECAR: 8,
+    What.KEEPER: 1,
+    What.BROKER: 2,
+    What.CHARON: 3,
+    What.TRANSFER: 3,
+    What.STORE: 3,
+}
+WHOM = {Whom.SOURCE: 5, Whom.TARGET: 5, Whom.OTHER: 1}
+MOST_AT_ONCE = 3
+LATEST_S = 0.6
+"""A handover takes some 0.5 s, of which 0.3 s are waiting for late packets."""
+LASTS_S = (0.2, 4.0)
+"""How long somebody is away, or cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong in a round."""
+
+    what: What
+    whom: Whom
+    after_s: float
+    """Seconds after the source has begun."""
+    lasts_s: float
+    """Seconds until what was killed is started again, or what was cut is mended."""
+
+    def __str__(self) -> str:
+        if self.what is What.NOTHING:
+            return "nothing"
+        return f"{self.whom.value}: {self.what.value} after {self.after_s:.2f} s, for {self.lasts_s:.1f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A client goes to another gateway: ``steps`` (1 or 2) further than who serves it."""
+
+    client: str
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Moves that are ordered together, and what goes wrong meanwhile."""
+
+    number: int
+    orders: tuple[Order, ...]
+    fault: Fault
+
+
+def rounds(seed: int, clients: Sequence[str]) -> Iterator[Round]:
+    """Given a seed and the clients' names, yield rounds for ever: the same for the same seed."""
+    random = Random(seed)  # noqa: S311 (to be repeated, not to be secret)
+    number = 0
+    while True:
+        number += 1
+        chosen = random.sample(list(clients), random.randint(1, min(MOST_AT_ONCE, len(clients))))
+        orders = tuple(Order(client, random.randint(1, 2)) for client in chosen)
+        what = random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
+        whom = random.choices(list(WHOM), list(WHOM.values()))[0]
+        after, lasts = random.uniform(0, LATEST_S), random.uniform(*LASTS_S)
+        yield Round(number, orders, Fault(what, whom, after, lasts))
