@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import select
 import socket
 import struct
 import threading
@@ -23,7 +22,7 @@ from mobikectl.errors import LabError
 from mobikectl.lab.packets import Packet, read_packet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path as FilePath
 
     from mobikectl.model import IpAddress
@@ -50,7 +49,11 @@ ESP_OR_UDP = (
     (0x06, 0, 0, 0),
 )
 """A socket filter (bpf(4)): the pings inside of the tunnel need not wake anybody."""
+SO_RCVBUFFORCE = 33
 IGNORED_DEVICES = {"lo", "ipsec0"}
+TICK = 0.01
+"""Seconds between two looks of a thread that sends or records: what came meanwhile is taken at once, and the kernel
+has written down when each packet came. In user-mode-linux a look at each packet costs more than the packet does."""
 
 
 def measure_undisturbed() -> None:
@@ -78,28 +81,43 @@ class Capture:
     """Records a node's IKE and ESP packets, also into a pcap file. A context manager."""
 
     def __init__(self, namespace: str, pcap: FilePath) -> None:
-        self.packets: list[Packet] = []
         self.kernel_drops = 0
+        self._packets: list[Packet] = []
+        self._unread: list[tuple[bytes, float, bool]] = []
+        """What nobody has asked for yet: packet, CLOCK_MONOTONIC, whether it left."""
+        self._count = 0
         self._sock = open_in(namespace, _packet_socket)
         self._pcap = pcap.open("wb")
         self._pcap.write(PCAP_HEADER)
-        self._wake_r, self._wake_w = os.pipe()
+        self._stop = threading.Event()
         self._new = threading.Condition()
         self._thread = threading.Thread(target=self._run, name=f"capture-{namespace}", daemon=True)
+
+    @property
+    def packets(self) -> list[Packet]:
+        """Every IKE and ESP packet so far, in order."""
+        with self._new:
+            return self._read()
+
+    def _read(self) -> list[Packet]:
+        for data, at, outgoing in self._unread:
+            packet = read_packet(data, time=at, outgoing=outgoing)
+            if packet is not None:
+                self._packets.append(packet)
+        self._unread.clear()
+        return self._packets
 
     def __enter__(self) -> Self:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.write(self._wake_w, b"x")
+        self._stop.set()
         self._thread.join(10)
         stats = self._sock.getsockopt(263, 6, 8)  # SOL_PACKET, PACKET_STATISTICS
         self.kernel_drops = struct.unpack("II", stats)[1]
         self._sock.close()
         self._pcap.close()
-        os.close(self._wake_r)
-        os.close(self._wake_w)
 
     def wait_for(self, wanted: Callable[[Packet], bool], *, start: int, deadline: float) -> Packet | None:
         """Given a test, return the first packet from index `start` on that passes; None at the deadline.
@@ -109,34 +127,42 @@ class Capture:
         at = start
         with self._new:
             while True:
-                while at < len(self.packets):
-                    if wanted(self.packets[at]):
-                        return self.packets[at]
+                packets = self._read()
+                while at < len(packets):
+                    if wanted(packets[at]):
+                        return packets[at]
                     at += 1
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._new.wait(left):
                     return None
 
     def _run(self) -> None:
-        # The kernel stamps packets with the wall clock; a scenario is too short for it to drift.
-        offset = time.clock_gettime(time.CLOCK_REALTIME) - time.monotonic()
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
-        poller.register(self._wake_r, select.POLLIN)
+        offset = _wall_clock_offset()
+        last = False
+        while not last:
+            last = self._stop.wait(TICK)
+            if found := list(self._take(offset)):
+                with self._new:
+                    self._unread += found
+                    self._new.notify_all()
+
+    def _take(self, offset: float) -> Iterator[tuple[bytes, float, bool]]:
         while True:
-            if any(fd == self._wake_r for fd, _ in poller.poll()):
+            try:
+                data, ancillary, _, source = self._sock.recvmsg(2048, 64)
+            except BlockingIOError:
                 return
-            data, ancillary, _, source = self._sock.recvmsg(2048, 64)
-            if source[0] in IGNORED_DEVICES or len(self.packets) >= MAX_PACKETS:
+            if source[0] in IGNORED_DEVICES or self._count >= MAX_PACKETS:
                 continue
+            self._count += 1
             seconds, nanos = _timestamp(ancillary)
             self._pcap.write(struct.pack("<IIII", seconds, nanos, len(data), len(data)) + data)
-            outgoing = source[2] == socket.PACKET_OUTGOING
-            packet = read_packet(data, time=seconds + nanos / 1e9 - offset, outgoing=outgoing)
-            if packet is not None:
-                with self._new:
-                    self.packets.append(packet)
-                    self._new.notify_all()
+            yield data, seconds + nanos / 1e9 - offset, source[2] == socket.PACKET_OUTGOING
+
+
+def _wall_clock_offset() -> float:
+    """Return how far the clock of the kernel's stamps is ahead of CLOCK_MONOTONIC: a run is too short for drift."""
+    return time.clock_gettime(time.CLOCK_REALTIME) - time.monotonic()
 
 
 def _packet_socket() -> socket.socket:
@@ -145,7 +171,8 @@ def _packet_socket() -> socket.socket:
     filter_ = struct.pack("HL", len(ESP_OR_UDP), ctypes.addressof(program))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    sock.setblocking(False)
     return sock
 
 
@@ -171,11 +198,15 @@ Way = tuple[list[tuple[int, int, bytes]], str]
 """Ancillary data that chooses a packet's source (empty: the socket's), and where it goes to."""
 
 
+LATEST = 200
+"""So many requests at most are waited for in the end."""
+
+
 class EchoTrain:
     """Sends ICMP echo requests over some ways in turn, from a thread, and takes their replies. A context manager.
 
-    ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests. Leaving it waits up to
-    ``tail`` seconds for the last replies.
+    ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests, on average: what is due
+    within `TICK` is sent together. Leaving it waits up to ``tail`` seconds for the last replies.
     """
 
     def __init__(
@@ -190,11 +221,13 @@ class EchoTrain:
     ) -> None:
         self._all: list[Ping] = []
         self._ways = ways
-        self._spacing = spacing
+        self._together = max(1, round(TICK / spacing))
+        self._step = spacing * self._together
         self._tail = tail
         self._v6 = v6
         self._ident = threading.get_native_id() & 0xFFFF
         self._sock = open_in(namespace, make)
+        self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ping-{namespace}", daemon=True)
 
@@ -209,55 +242,53 @@ class EchoTrain:
 
     def _run(self) -> None:
         measure_undisturbed()
-        poller = select.poll()
-        poller.register(self._sock, select.POLLIN)
+        offset = _wall_clock_offset()
         due = time.monotonic()
-        end: float | None = None
-        while True:
+        while not self._stop.is_set():
+            self._receive(offset)
             now = time.monotonic()
-            if end is None and self._stop.is_set():
-                end = now + self._tail
-            if end is not None and (now >= end or self._settled()):
-                return
-            if end is None and now >= due:
-                self._send(len(self._all))
-                # Never catch up with a burst: each packet is a sample of its own moment.
-                due = max(due + self._spacing, now + self._spacing / 2)
-            next_wake = due if end is None else end
-            if poller.poll(max(0.0, next_wake - time.monotonic()) * 1000):
-                self._receive()
+            for _ in range(self._together):
+                self._send(len(self._all), now)
+            # Never catch up with a burst: each packet is a sample of its own moment.
+            due = max(due + self._step, now + self._step / 2)
+            time.sleep(max(0.0, due - now))
+        end = time.monotonic() + self._tail
+        while not self._settled() and time.monotonic() < end:
+            time.sleep(TICK)
+            self._receive(offset)
 
     def _settled(self) -> bool:
-        return all(ping.received or ping.refused for ping in self._all)
+        # All of a long run would be looked at each time: what is older than these is lost by now.
+        return all(ping.received or ping.refused for ping in self._all[-LATEST:])
 
-    def _send(self, sequence: int) -> None:
+    def _send(self, sequence: int, now: float) -> None:
         head = struct.pack("!BBHHH", 128 if self._v6 else 8, 0, 0, self._ident, sequence & 0xFFFF)
         packet = bytearray(head + struct.pack("!I", sequence) + bytes(44))
         if not self._v6:  # for ICMPv6 the kernel does it
             struct.pack_into("!H", packet, 2, checksum(bytes(packet)))
         source, target = self._ways[sequence % len(self._ways)]
-        ping = Ping(time.monotonic())
+        ping = Ping(now)
         self._all.append(ping)
         try:
             self._sock.sendmsg([packet], source, 0, (target, 0))
         except OSError:
             ping.refused = True
 
-    def _receive(self) -> None:
+    def _receive(self, offset: float) -> None:
         while True:
             try:
-                data = self._sock.recv(2048)
+                data, ancillary, _, _ = self._sock.recvmsg(2048, 64)
             except BlockingIOError:
                 return
             except OSError:
                 continue  # an ICMP error queued on the socket: the missing reply counts
-            now = time.monotonic()
             body = data if self._v6 else data[(data[0] & 15) * 4 :]
             if len(body) < 12 or body[0] != (129 if self._v6 else 0):
                 continue
             ident, _, sequence = struct.unpack_from("!HHI", body, 4)
             if ident == self._ident and sequence < len(self._all) and self._all[sequence].received is None:
-                self._all[sequence].received = now
+                seconds, nanos = _timestamp(ancillary)
+                self._all[sequence].received = seconds + nanos / 1e9 - offset
 
 
 class Pinger(EchoTrain):

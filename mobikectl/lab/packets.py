@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -87,10 +88,15 @@ def _network(data: bytes) -> tuple[int, IpAddress, IpAddress, bytes] | None:
         header = (data[0] & 15) * 4
         if int.from_bytes(data[6:8], "big") & 0x3FFF:
             return None
-        return data[9], ip_address(data[12:16]), ip_address(data[16:20]), data[header:]
+        return data[9], _address(data[12:16]), _address(data[16:20]), data[header:]
     if len(data) >= 40 and data[0] >> 4 == 6:
-        return data[6], ip_address(data[8:24]), ip_address(data[24:40]), data[40:]
+        return data[6], _address(data[8:24]), _address(data[24:40]), data[40:]
     return None
+
+
+@lru_cache(maxsize=4096)
+def _address(packed: bytes) -> IpAddress:
+    return ip_address(packed)
 
 
 def _ike(body: bytes, time: float, outgoing: bool, path: Path, size: int) -> Packet | None:

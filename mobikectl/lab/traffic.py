@@ -53,10 +53,6 @@ class FleetPinger(EchoTrain):
         """The requests sent so far through each tunnel, in order."""
         return {name: self._all[i :: len(self._names)] for i, name in enumerate(self._names)}
 
-    def _settled(self) -> bool:
-        # All of a long run would be looked at each time: what is older than these is lost by now.
-        return all(ping.received or ping.refused for ping in self._all[-200:])
-
 
 @dataclass(slots=True)
 class _Stream:
