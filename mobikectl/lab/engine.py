@@ -19,6 +19,8 @@ from mobikectl.lab.fleet import Fleet
 from mobikectl.lab.instance import Lab
 from mobikectl.lab.results import Point, Result, Track
 from mobikectl.lab.run import Run
+from mobikectl.lab.steps import Steps
+from mobikectl.lab.topology import Role
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,7 +81,10 @@ async def _in_lab(
     lab: Lab, scenario: Scenario, result: Result, logs: Path, patience: float, tell: Tell
 ) -> None:
     topology = scenario.topology
-    with contextlib.ExitStack() as recording:
+    watched = topology.by_role(Role.GATEWAY) if topology.cluster and topology.cluster.watched else ()
+    looking_on = Steps((node, lab.record.node_dir(node)) for node in watched)
+    async with contextlib.AsyncExitStack() as recording:
+        await recording.enter_async_context(looking_on)
         captures = {
             what: recording.enter_context(Capture(lab.namespace(client), logs / f"{what}.pcap"))
             for what, client in _captured(topology).items()
@@ -95,6 +100,7 @@ async def _in_lab(
             pingers,
             fleets=fleets,
             cluster=cluster,
+            handovers=looking_on if watched else None,
             folder=scenario.folder,
             sidecar=result.sidecar,
             patience=patience,

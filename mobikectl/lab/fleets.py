@@ -37,6 +37,8 @@ class ClusterSpec:
     """The capacity of each serving address; None: it is never the bottleneck."""
     kernel: tuple[str, ...] = STORES
     """With which of `stores` it is run with kernel ESP when all scenarios are: what adds nothing there costs time."""
+    watched: bool = False
+    """Whether the lab looks on at the steps of handovers, and can hold them (`mobikectl.lab.steps`)."""
 
 
 def parse_cluster(table: object, *, store: str, where: str) -> ClusterSpec | None:
@@ -56,9 +58,10 @@ def parse_cluster(table: object, *, store: str, where: str) -> ClusterSpec | Non
     chosen = store or stores[0]
     if chosen not in stores:
         raise LabError(f"{where}: it runs with {' and '.join(stores)}, not with {chosen!r}", hint=HINT)
-    own = {"stores", "kernel", "uplink_bytes_per_s"}
+    own = {"stores", "kernel", "uplink_bytes_per_s", "watched"}
     settings = {key: value for key, value in table.items() if key not in own}
-    return ClusterSpec(chosen, stores, settings, table.get("uplink_bytes_per_s"), kernel)
+    watched = bool(table.get("watched", False))
+    return ClusterSpec(chosen, stores, settings, table.get("uplink_bytes_per_s"), kernel, watched)
 
 
 def with_fleets(data: Mapping[str, Any], *, where: str) -> Mapping[str, Any]:

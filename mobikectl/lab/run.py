@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mobikectl.lab.exchange import Message
     from mobikectl.lab.fleet import Fleet
     from mobikectl.lab.instance import Lab
+    from mobikectl.lab.steps import Steps
 
 REPLY_TIME = 0.2
 """Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
@@ -66,6 +67,7 @@ class Run:
         *,
         fleets: Mapping[str, Fleet] | None = None,
         cluster: Cluster | None = None,
+        handovers: Steps | None = None,
         folder: FilePath,
         patience: float = 1.0,
         sidecar: bool,
@@ -78,6 +80,7 @@ class Run:
         """The fleets of the scenario, by name."""
         self.cluster = cluster
         """The cluster; None: the scenario has none."""
+        self._handovers = handovers
         self.journal = Journal()
         self._captures = captures
         self._pingers = pingers
@@ -180,6 +183,13 @@ class Run:
         if self.cluster is None:
             raise LabError("this scenario has no cluster", hint="add [cluster] to its scenario.toml")
         return self.cluster
+
+    @property
+    def handovers(self) -> Steps:
+        """The steps of handovers, which can be held. Raise LabError: the scenario does not look on."""
+        if self._handovers is None:
+            raise LabError("nobody looks on at handovers", hint="add watched = true to [cluster]")
+        return self._handovers
 
     # --- waiting and measuring -------------------------------------------------------------------
 

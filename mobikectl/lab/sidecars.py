@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError, SidecarError
 from mobikectl.lab.processes import identify
+from mobikectl.lab.steps import NAME as STEPS
 from mobikectl.lab.store import CONFIGURATION
 from mobikectl.lab.wait import until
 
@@ -35,6 +36,8 @@ async def start_sidecar(lab: Lab, node: str, folder: Path, *, patience: float = 
         text = lab.store.configuration(node, text)
     (lab.record.node_dir(node) / CONFIGURATION).write_text(text)
     argv = [sys.executable, "-m", "mobikectl", "run", "--config", f"/run/{CONFIGURATION}"]
+    if (lab.record.node_dir(node) / STEPS).is_socket():
+        argv = [sys.executable, "-m", "mobikectl.lab.watched", f"/run/{CONFIGURATION}", f"/run/{STEPS}"]
     who = lab.start(node, "sidecar", argv)
     log = lab.record.node_dir(node) / "sidecar.out"
     end = time.monotonic() + DEADLINE * patience

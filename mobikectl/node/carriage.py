@@ -18,6 +18,7 @@ from mobikectl.node.charon_control import CharonControl
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
 from mobikectl.node.standing import Standing
+from mobikectl.node.watching import nobody
 from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from mobikectl.model import IkeSa
     from mobikectl.node.copies import Copies
     from mobikectl.node.reporter import Beside, Reporter
+    from mobikectl.node.watching import Watch
     from mobikectl.observe.events import EventLog
     from mobikectl.transfer import Request
     from mobikectl.wire.secret import SecretBytes
@@ -64,10 +66,11 @@ async def carriage(
     events: EventLog,
     *,
     lease: Callable[[], int | None],
+    watch: Watch = nobody,
 ) -> AsyncIterator[Carriage]:
     """Given the node's settings and what runs beside, yield what carries IKE_SAs over while the context lasts.
 
-    ``lease``: returns the lease under which this node is a member; None: it is none.
+    ``lease``: returns the lease under which this node is a member; None: it is none. ``watch``: is told each step.
 
     Raise MobikectlError when this node cannot: the HA port is taken, a certificate cannot be used, and so on.
     """
@@ -84,10 +87,16 @@ async def carriage(
         me = Greeting(settings.store.cluster, settings.node, instance)
         client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
         ours = frozenset(address.ip for address in settings.addresses)
-        intake = Intake(control, broker, sequences, is_ours=ours.__contains__, notes=broker)
+        intake = Intake(control, broker, sequences, is_ours=ours.__contains__, notes=broker, watch=watch)
         courses = Courses()
         handing = Handing(
-            control, broker, sequences, client, is_out=_Membership(store).is_out, told=courses.told
+            control,
+            broker,
+            sequences,
+            client,
+            is_out=_Membership(store).is_out,
+            told=courses.told,
+            watch=watch,
         )
 
         def r_of(sa: IkeSa) -> tuple[bool, bool]:

@@ -23,6 +23,7 @@ from mobikectl.errors import (
 )
 from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
 from mobikectl.node.control import BusyError
+from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
 from mobikectl.wire.ha import HaAttribute, Host
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
+    from mobikectl.node.watching import Watch
     from mobikectl.wire.ha_chain import IkeSpis
     from mobikectl.wire.secret import SecretBytes
 
@@ -121,6 +123,7 @@ class Handing:
         is_out: Callable[[str], Awaitable[bool]],
         times: HandingTimes | None = None,
         told: Callable[[Order, Handover], None] = lambda _order, _handover: None,
+        watch: Watch = nobody,
     ) -> None:
         self._control = control
         self._broker = broker
@@ -129,6 +132,7 @@ class Handing:
         self._is_out = is_out
         self._times = times or HandingTimes()
         self._told = told
+        self._watch = watch
 
     async def hand_over(self, order: Order) -> Handover:
         """Given an order, carry it out; return how it ended.
@@ -167,6 +171,7 @@ class Handing:
         }
         while not handover.ended:
             before = handover
+            await self._watch(Step(handover.state, work.order.spis))
             event, why = await acts[handover.state](work)
             handover = handover.on(event, why)
             if handover.state is before.state:
@@ -176,6 +181,7 @@ class Handing:
             else:
                 work.tries = 0
             self._told(work.order, handover)
+        await self._watch(Step(handover.state, work.order.spis))
         return handover
 
     # --- there ----------------------------------------------------------------------------------

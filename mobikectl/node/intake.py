@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.netlink.esp import Received
+from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import Ask, TargetState, asked
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, Notes, SaControl, Sequences
+    from mobikectl.node.watching import Watch
     from mobikectl.wire.handover import Offer, Recall, Start
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,7 @@ class Intake:
         hosts: Hosts | None = None,
         notes: Notes | None = None,
         times: IntakeTimes | None = None,
+        watch: Watch = nobody,
     ) -> None:
         self._control = control
         self._broker = broker
@@ -85,6 +88,7 @@ class Intake:
         self._hosts = hosts
         self._notes = notes
         self._times = times or IntakeTimes()
+        self._watch = watch
         self._taken: dict[IkeSpis, _Taken] = {}
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
 
@@ -112,6 +116,7 @@ class Intake:
             self._note(offer.spis, None)
             self._note_passive(offer.spis, f"{time.time():.0f}")
             try:
+                await self._watch(Step(TargetStep.IMPORT, offer.spis))
                 if stands is TargetState.PASSIVE:
                     await self._end(offer.spis)
                 for generation in offer.chain.generations:
@@ -119,6 +124,7 @@ class Intake:
                 # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
                 await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
                 await self._appeared(offer)
+                await self._watch(Step(TargetStep.ACCEPT, offer.spis))
             except BaseException:
                 self._give_back(offer.spis)
                 raise
@@ -141,10 +147,13 @@ class Intake:
                     start, mids=(held.mid_initiator, held.mid_responder), rekey=tuple(held.inbound)
                 )
             if not held.serving and taken is not None:
+                await self._watch(Step(TargetStep.ACTIVATE, start.spis))
                 await self._activate(held, taken.offer, start)
+                await self._watch(Step(TargetStep.HEAR, start.spis))
             answered = held if held.serving and taken is None else await self._heard(start)
             if answered is None:
                 return Standing(Stands.STARTED, "its client did not come")
+            await self._watch(Step(TargetStep.ANSWER, start.spis))
             await self._served(answered, taken, start)
             return _standing(TargetState.SERVED)
 
@@ -154,8 +163,10 @@ class Intake:
             stands = await self._stands(recall.spis)
             if asked(stands, Ask.RECALL) is TargetState.NONE:
                 if stands is not TargetState.NONE:
+                    await self._watch(Step(TargetStep.END, recall.spis))
                     await self._end(recall.spis)
                 self._forget(recall.spis)
+                await self._watch(Step(TargetStep.GIVE_BACK, recall.spis))
                 return _standing(TargetState.NONE)
             return _standing(stands)
 

@@ -33,6 +33,7 @@ from mobikectl.node.names import SaNames
 from mobikectl.node.placement import Placer
 from mobikectl.node.reporter import Reporter
 from mobikectl.node.steps import carries
+from mobikectl.node.watching import nobody
 from mobikectl.observe.events import Source
 from mobikectl.observe.plain import plain
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from mobikectl.cluster.timed import Timing
     from mobikectl.node.carrying import Mover
     from mobikectl.node.reporter import Beside
+    from mobikectl.node.watching import Watch
     from mobikectl.observe.events import EventLog
     from mobikectl.switch.course import SaView
 
@@ -76,9 +78,11 @@ class ClusterNode:
         events: EventLog,
         in_step: Callable[[], bool],
         store_timing: Timing | None = None,
+        watch: Watch = nobody,
     ) -> None:
         self.settings = settings
         self._store_timing = store_timing
+        self._watch = watch
         self._beside = beside
         self._sas = sas
         self._mover = mover
@@ -164,6 +168,7 @@ class ClusterNode:
                     self._reporter,
                     self._events,
                     lease=self._lease,
+                    watch=self._watch,
                 )
             )
         except MobikectlError as error:

@@ -41,6 +41,7 @@ from mobikectl.netlink.choice import KernelChoice
 from mobikectl.netlink.rules import RULE_PRIORITY, SteeringRule
 from mobikectl.node.main import ClusterNode
 from mobikectl.node.reporter import Beside
+from mobikectl.node.watching import nobody
 from mobikectl.observe.events import EventLog, Source
 from mobikectl.observe.metrics import Metrics, Snapshot
 from mobikectl.observe.plain import plain
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from mobikectl.charon.session import EventLost
     from mobikectl.config import Config
     from mobikectl.model import IkeSa, IpAddress, NetState
+    from mobikectl.node.watching import Watch
     from mobikectl.switch.executor import MoveOrder
     from mobikectl.switch.moves import Move
 
@@ -80,10 +82,11 @@ AGAIN_S = 1.0
 
 
 class Sidecar:
-    """What runs beside one charon. Make one, and `run` it."""
+    """What runs beside one charon. Make one, and `run` it. ``watch``: is told each step of a handover."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, watch: Watch = nobody) -> None:
         self.config = config
+        self._watch = watch
         self.events = EventLog()
         self._metrics = Metrics(self._gauges)
         self.events.listen(self._metrics.take)
@@ -183,6 +186,7 @@ class Sidecar:
                     events=self.events,
                     in_step=self.in_step,
                     store_timing=self._metrics.store,
+                    watch=self._watch,
                 )
             stack.push_async_callback(self._session.aclose)
             stack.push_async_callback(self._plugin.aclose)

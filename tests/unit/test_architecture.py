@@ -33,8 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     | ADAPTERS,
     "node": GROUND | {"wire", "protocol", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
+    "watch": GROUND | {"policy", "cluster", "observe", "control"},
     "lab": GROUND
-    | {"wire", "protocol", "observe", "config", "netlink", "charon", "cluster", "control", "bridge"},
+    | {"wire", "protocol", "observe", "config", "netlink", "charon", "cluster", "control", "bridge"}
+    | {"node", "sidecar"},
 }
 """Room -> rooms that it may import. `cli` may import everything; nothing imports `cli`."""
 

@@ -46,6 +46,23 @@ WEIGHTS = {
 }
 WHOM = {Whom.SOURCE: 5, Whom.TARGET: 5, Whom.OTHER: 1}
 MOST_AT_ONCE = 3
+STEPS = (
+    "source: offering",
+    "source: asking",
+    "source: freezing",
+    "source: starting",
+    "source: holding",
+    "source: dropping",
+    "source: handed over",
+    "target: import",
+    "target: accept",
+    "target: activate",
+    "target: hear",
+    "target: answer",
+)
+"""Of a handover that nothing disturbs (`mobikectl.node.watching`)."""
+AT_A_STEP = 0.75
+"""The share of the faults that happen exactly at one of them; the others at some moment."""
 LATEST_S = 0.6
 """A handover takes some 0.5 s, of which 0.3 s are waiting for late packets."""
 LASTS_S = (0.2, 4.0)
@@ -58,15 +75,18 @@ class Fault:
 
     what: What
     whom: Whom
+    at: str
+    """The step of the first move at which it happens, one of `STEPS`; empty: at some moment."""
     after_s: float
-    """Seconds after the source has begun."""
+    """Seconds after the source has begun, where ``at`` is empty."""
     lasts_s: float
     """Seconds until what was killed is started again, or what was cut is mended."""
 
     def __str__(self) -> str:
         if self.what is What.NOTHING:
             return "nothing"
-        return f"{self.whom.value}: {self.what.value} after {self.after_s:.2f} s, for {self.lasts_s:.1f} s"
+        when = f"at {self.at!r}" if self.at else f"after {self.after_s:.2f} s"
+        return f"{self.whom.value}: {self.what.value} {when}, for {self.lasts_s:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,5 +116,6 @@ def rounds(seed: int, clients: Sequence[str]) -> Iterator[Round]:
         orders = tuple(Order(client, random.randint(1, 2)) for client in chosen)
         what = random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         whom = random.choices(list(WHOM), list(WHOM.values()))[0]
+        at = random.choice(STEPS) if random.random() < AT_A_STEP else ""
         after, lasts = random.uniform(0, LATEST_S), random.uniform(*LASTS_S)
-        yield Round(number, orders, Fault(what, whom, after, lasts))
+        yield Round(number, orders, Fault(what, whom, at, after, lasts))

@@ -14,6 +14,7 @@ from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import Fault, What, Whom, rounds
 from mobikectl.lab.chaos.world import Key, World, look
 from mobikectl.lab.cluster import FINAL
+from mobikectl.lab.steps import SOURCE_STEPS
 from mobikectl.lab.topology import Role
 from mobikectl.lab.wait import until
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from mobikectl.lab.chaos.desk import Desk
     from mobikectl.lab.chaos.plan import Order, Round
     from mobikectl.lab.run import Run
+    from mobikectl.lab.steps import Trap
     from mobikectl.lab.topology import Tunnel
 
 BEGUN_S = 20.0
@@ -33,8 +35,9 @@ PINGS = 5
 """So many pings in a row must be answered."""
 UNDISTURBED_AFTER = 2
 """After so many failures in a row a client's next move is not disturbed: three take a mechanism from it."""
-UNKNOWN = "is unknown"
-"""What a leader says of a target that it has not heard of yet: a new leader, or a node that was away."""
+QUICK_S = 0.005
+NOT_YET = ("is unknown", "over")
+"""In what a leader says when a node has only just come back: nobody has heard of it, or it "carries nothing over"."""
 KNOWN_S = 10.0
 
 
@@ -90,22 +93,29 @@ class Chaos:
     # --- a round --------------------------------------------------------------------------------
 
     async def _round(self, desk: Desk, each: Round) -> None:
-        world = await self._take_stock()
+        run, world = self._run, await self._take_stock()
+        self._pardon(world)
         ways = {
             order.client: (source, self._target(source, order))
             for order in each.orders
-            if world.settled(order.client)
+            if world.settled(order.client) and not self._is_doomed(order.client)
             for source in world.owners(order.client)
         }
         if not ways:
             await asyncio.sleep(1.0)  # all of them are on their way back
             return
         disturbed = all(self._failures[client] < UNDISTURBED_AFTER for client in ways)
-        fault = each.fault if disturbed else Fault(What.NOTHING, each.fault.whom, 0.0, 0.0)
+        fault = each.fault if disturbed else Fault(What.NOTHING, each.fault.whom, "", 0.0, 0.0)
         self._tell(each, ways, fault)
-        numbers = await self._order(desk, ways)
-        if numbers:
-            await self._disturb(fault, *ways[next(iter(numbers))], next(iter(numbers.values())))
+        source, target = next(iter(ways.values()))
+        trap = self._trap(fault, source, target)
+        try:
+            numbers = await self._order(desk, ways)
+            if numbers:
+                await self._disturb(fault, trap, source, target, next(iter(numbers.values())))
+        finally:
+            if trap is not None:
+                run.handovers.remove(trap)
         await self._faults.well()
         await self._ended(numbers)
         await self._owned(list(ways))
@@ -122,7 +132,7 @@ class Chaos:
                 answer = await desk.order(tunnel.client_id, *ways[client], patience=self._patience)
                 if not answer.refused:
                     return answer.move
-                if UNKNOWN not in answer.refused or time.monotonic() > until_:
+                if not any(word in answer.refused for word in NOT_YET) or time.monotonic() > until_:
                     self.tally.refused += 1
                     self._run.cause(f"{client}: no move: {answer.refused}")
                     return 0
@@ -132,19 +142,45 @@ class Chaos:
         self.tally.moves += len(taken)
         return taken
 
-    async def _disturb(self, fault: Fault, source: str, target: str, number: int) -> None:
+    def _trap(self, fault: Fault, source: str, target: str) -> Trap | None:
+        if not fault.at or fault.what is What.NOTHING:
+            return None
+        return self._run.handovers.trap(source if fault.at in SOURCE_STEPS else target, fault.at)
+
+    async def _disturb(self, fault: Fault, trap: Trap | None, source: str, target: str, number: int) -> None:
         """Have something go wrong while a move is under way, and mend it."""
         victim = self._victim(fault.whom, source, target)
+        if fault.what is not What.NOTHING:
+            await self._begun(number)
+            if trap is None:
+                await asyncio.sleep(fault.after_s)
+            elif not await self._reached(trap, number):
+                self._run.cause(f"the first move did not come to {trap.step!r}: nothing is disturbed")
+                fault = Fault(What.NOTHING, fault.whom, "", 0.0, 0.0)
         self.tally.faults[fault.what] += 1
         if fault.what is What.NOTHING:
             return
-        await self._begun(number)
-        await asyncio.sleep(fault.after_s)
         if fault.what is What.CHARON:
             self._doom(await look(self._run.lab), victim)
         mend = await self._faults.inflict(fault.what, victim)
+        if trap is not None:
+            trap.release()
         await asyncio.sleep(fault.lasts_s)
         await mend()
+
+    async def _reached(self, trap: Trap, number: int) -> bool:
+        """Wait until a step is reached; False: the move ended without it."""
+
+        async def either() -> bool:
+            self._run.the_cluster.refresh()
+            return trap.sprung_at is not None or self._has_ended(number)
+
+        await until(either, within=ENDED_S, what=f"move {number} is at {trap.step!r}", every=QUICK_S)
+        return trap.sprung_at is not None
+
+    def _has_ended(self, number: int) -> bool:
+        move = self._run.the_cluster.moves.get(number)
+        return move is not None and move["steps"][-1]["state"] in FINAL
 
     def _victim(self, whom: Whom, source: str, target: str) -> str:
         if whom is Whom.SOURCE:
@@ -178,8 +214,7 @@ class Chaos:
         cluster = self._run.the_cluster
 
         def ended() -> bool:
-            moves = [cluster.moves.get(number) for number in numbers.values()]
-            return all(move is not None and move["steps"][-1]["state"] in FINAL for move in moves)
+            return all(map(self._has_ended, numbers.values()))
 
         names = ", ".join(map(str, numbers.values()))
         await cluster.until(ended, within=ENDED_S, what=f"moves {names} have ended")
@@ -206,6 +241,13 @@ class Chaos:
             where = {c: world.owners(c) for c in clients if not world.settled(c)}
             raise LabError(f"{error.message}: {where}", hint="see the charons' logs") from None
         await self._answered([client for client in clients if not self._is_doomed(client)])
+
+    def _pardon(self, world: World) -> None:
+        """Take it back that IKE_SAs cannot live on, of those that do."""
+        for client, key in self._known.items():
+            works = self._pings(self._tunnels[client], time.monotonic() - 2.0)
+            if key in self._doomed and world.settled(client) and works:
+                self._run.cause(f"{client} lives on, although {self._doomed.pop(key)}")
 
     def _is_doomed(self, client: str) -> bool:
         return self._known.get(client) in self._doomed
