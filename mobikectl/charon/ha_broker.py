@@ -47,6 +47,8 @@ _SILENT_S: Final = 5.0
 _NOTE: Final = 0
 """The first octet of a record that is a note; that of an HA message is its version."""
 MAX_NOTES: Final = 10_000
+MAX_ENDED: Final = 10_000
+"""So many IKE_SAs are remembered to have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,8 @@ class HaBroker:
         self._recording = True
         self._compacted = 0
         self._notes: dict[str, str] = {}
+        self._ended: dict[IkeSpis, None] = {}
+        """IKE_SAs of whose end charon told, the latest last."""
         self._replaying = asyncio.Lock()
         self._news = asyncio.Event()
         self._listeners: list[Callable[[IkeSpis, bool], None]] = []
@@ -120,7 +124,9 @@ class HaBroker:
                 if record[0] == _NOTE:
                     self._take_note(record)
                 else:
-                    self._chains.feed(HaMessage.from_bytes(record), born)
+                    message = HaMessage.from_bytes(record)
+                    self._chains.feed(message, born)
+                    self._note_end(message)
             except (DecodeError, ValueError) as error:
                 LOG.warning("a record of the HA broker before is not understood: %s", error)
         self._compact()
@@ -160,9 +166,21 @@ class HaBroker:
                 continue
             if self._chains.feed(message, now):
                 self._record(message.to_bytes())
+            self._note_end(message)
             if message.ike_id is not None:
                 self._tell(IkeSpis.of(message.ike_id), ended=message.kind is HaType.IKE_DELETE)
         self._news.set()
+
+    def _note_end(self, message: HaMessage) -> None:
+        if message.ike_id is None:
+            return
+        spis = IkeSpis.of(message.ike_id)
+        if message.kind is HaType.IKE_ADD:
+            self._ended.pop(spis, None)
+        elif message.kind is HaType.IKE_DELETE:
+            self._ended[spis] = None
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
 
     def listen(self, listener: Callable[[IkeSpis, bool], None]) -> Callable[[], None]:
         """Given what is told of each IKE_SA that changed, and whether it ended here; return what ends that.
@@ -216,6 +234,13 @@ class HaBroker:
     def knows(self, spis: IkeSpis) -> bool:
         """Given an IKE_SA, return whether anything is known about it."""
         return spis in self._chains
+
+    def has_ended(self, spis: IkeSpis) -> bool:
+        """Given an IKE_SA, return whether charon told that it was deleted, or that a rekeying took its place.
+
+        Of one that a restarted charon does not have any more it told nothing.
+        """
+        return spis in self._ended or self._chains.replaced(spis)
 
     def current(self) -> frozenset[IkeSpis]:
         """Return every established IKE_SA that is known."""
@@ -295,6 +320,7 @@ class HaBroker:
                 for message, raw in zip(chain.messages, octets, strict=True):
                     self._port.send(raw)
                     self._chains.feed(message, time.monotonic())
+                    self._note_end(message)
                     self._record(message.to_bytes())
                     await asyncio.sleep(0)
             except BaseException:

@@ -82,6 +82,11 @@ class HaChains:
     def _is_current(generation: _Generation) -> bool:
         return generation.update is not None and generation.successor is None and not generation.deleted
 
+    def replaced(self, spis: IkeSpis) -> bool:
+        """Given an IKE_SA, return whether a rekeying took its place."""
+        known = self._generations.get(spis)
+        return known is not None and known.successor is not None
+
     # --- messages in ----------------------------------------------------------------------------
 
     def feed(self, message: HaMessage, now: float) -> bool:

@@ -66,11 +66,13 @@ async def carriage(
     events: EventLog,
     *,
     lease: Callable[[], int | None],
+    find: Callable[[str], IkeSa | None],
     watch: Watch = nobody,
 ) -> AsyncIterator[Carriage]:
     """Given the node's settings and what runs beside, yield what carries IKE_SAs over while the context lasts.
 
-    ``lease``: returns the lease under which this node is a member; None: it is none. ``watch``: is told each step.
+    ``lease``: returns the lease under which this node is a member; None: it is none. ``find``: returns the IKE_SA that
+    has a name in the cluster. ``watch``: is told each step.
 
     Raise MobikectlError when this node cannot: the HA port is taken, a certificate cannot be used, and so on.
     """
@@ -103,7 +105,9 @@ async def carriage(
             peer = beside.plugin.peer(sa.uniqueid)
             return (peer.r, True) if peer is not None else (False, True)
 
-        carrier = HandoverCarrier(handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses)
+        carrier = HandoverCarrier(
+            handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses, find=find
+        )
         standing = Standing(
             settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
         )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import time
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
 
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 8
 """IKE_SAs that a node hands over at the same time."""
+REKEYED_AT_MOST: Final = 3
+"""So often a handover begins anew because its IKE_SA was rekeyed meanwhile."""
+SUCCESSOR_S: Final = 1.0
+"""charon told its HA peer of a rekeying, and tells of it over VICI so much later at most."""
 _OUT: Final = "out/"
 
 
@@ -68,7 +73,7 @@ class HandoverCarrier:
 
     ``r_of``: given an IKE_SA, who announced SWITCH_TO_IP_ADDRESS: the peer, we. ``gone``: told the unique id of an
     IKE_SA that was handed over, so that the model of the IKE_SAs is in step again. ``courses``: told by the handing
-    what becomes of each.
+    what becomes of each. ``find``: given a name, returns the IKE_SA as it is now: a rekeying gave it other SPIs.
     """
 
     def __init__(
@@ -79,7 +84,9 @@ class HandoverCarrier:
         r_of: Callable[[IkeSa], tuple[bool, bool]],
         gone: Callable[[int], Awaitable[object]],
         courses: Courses | None = None,
+        find: Callable[[str], IkeSa | None] = lambda _name: None,
     ) -> None:
+        self._find = find
         self._courses = courses or Courses()
         self._room = asyncio.Semaphore(AT_ONCE)
         self._handing = handing
@@ -98,10 +105,18 @@ class HandoverCarrier:
 
         async def one(order: Order) -> Handover:
             async with self._room:
-                watch.begin(order.move)
-                return await self._handing.hand_over(order)
+                for _ in range(REKEYED_AT_MOST):
+                    watch.begin(order.move)
+                    ended = await self._handing.hand_over(order)
+                    now = await self._rekeyed(order) if ended.state is SourceState.OVER else None
+                    if now is None:
+                        return ended
+                    at = orders.index(order)
+                    orders[at] = order = self._order(move, order.name, now)
+                    self._notes.note(_OUT + str(move.number), _written(orders))
+                return replace(ended, state=SourceState.KEPT, why="it was rekeyed again and again")
 
-        ended = await _each(one, orders)
+        ended = await _each(one, tuple(orders))
         await self._in_step(sas, ended)
         self._notes.note(_OUT + str(move.number), None)
         return told(move, ended, watch.end(move.number))
@@ -123,9 +138,27 @@ class HandoverCarrier:
                 (MoveState.TIMED_OUT, "nothing is known of it any more, here or in the HA broker's notes"),
             )
         ended = await _each(self._handing.settle, orders)
+        there = {IkeSpis(sa.initiator_spi, sa.responder_spi) for sa in sas if sa is not None}
+        if there - {order.spis for order in orders}:
+            # One that is over goes on here with other SPIs.
+            ended = [
+                replace(each, state=SourceState.KEPT) if each.state is SourceState.OVER else each
+                for each in ended
+            ]
         await self._in_step([sa for sa in sas if sa is not None], ended)
         self._notes.note(_OUT + str(move.number), None)
         return told(move, ended)
+
+    async def _rekeyed(self, order: Order) -> IkeSa | None:
+        """Given an IKE_SA that is over, return the one that took its place; None: none did."""
+        deadline = time.monotonic() + SUCCESSOR_S
+        while True:
+            now = self._find(order.name)
+            if now is not None and IkeSpis(now.initiator_spi, now.responder_spi) != order.spis:
+                return now
+            if time.monotonic() > deadline:
+                return None
+            await asyncio.sleep(0.02)
 
     def _order(self, move: MoveRecord, name: str, sa: IkeSa) -> Order:
         peer_r, own_r = self._r_of(sa)
@@ -171,6 +204,8 @@ def told(move: MoveRecord, ended: Sequence[Handover], course: str = "") -> Steps
             (MoveState.MOVED, f"its client came to {move.target}" + (f": {course}" if course else "")),
             (MoveState.VERIFIED, f"{move.target} serves it; dropped here without a word to the client"),
         )
+    if any(each.state is SourceState.OVER for each in ended):
+        return _from(move.state, (MoveState.TIMED_OUT, f"it ended here by itself: {why}"))
     if any(each.state is SourceState.LOST for each in ended):
         return _from(move.state, (MoveState.TIMED_OUT, f"its charon lost it: {why}"))
     if over:

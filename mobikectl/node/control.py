@@ -108,6 +108,9 @@ class ChainKeeper(Protocol):
     def forget(self, spis: IkeSpis) -> None:
         """Forget an IKE_SA."""
 
+    def has_ended(self, spis: IkeSpis) -> bool:
+        """Given an IKE_SA, return whether charon told that it was deleted, or that a rekeying took its place."""
+
 
 class Sequences(Protocol):
     """The kernel's ESP numbers (`mobikectl.netlink.esp.EspSequences`)."""

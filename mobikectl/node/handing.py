@@ -54,6 +54,8 @@ class HandingTimes:
     ask_s: float = 5.0
     freeze_s: float = 2.0
     """An exchange that is under way ends."""
+    end_s: float = 0.3
+    """What charon told its HA peer is read."""
     back_s: float = 15.0
     """charon is started again."""
     start_s: float = 4.0
@@ -145,7 +147,8 @@ class Handing:
         """Given an order that an earlier life of this node began, see to it that one node serves the IKE_SA."""
         held = await self._control.look(order.spis)
         work = _Work(order, held=held, started=True)
-        return await self._guarded(work, Handover.resumed(present=held is not None))
+        present = held is not None or await self._over(order.spis)
+        return await self._guarded(work, Handover.resumed(present=present))
 
     async def _guarded(self, work: _Work, handover: Handover) -> Handover:
         running = asyncio.create_task(self._run(work, handover))
@@ -191,7 +194,7 @@ class Handing:
         try:
             held = await self._steady(order.spis)
             if held is None:
-                return Event.REFUSED, "it is not here any more"
+                return await self._not_here(order.spis, otherwise=Event.REFUSED)
             if not held.serving or not held.steady:
                 return (
                     Event.REFUSED,
@@ -220,12 +223,29 @@ class Handing:
 
     async def _steady(self, spis: IkeSpis) -> HeldSa | None:
         """Return the IKE_SA as soon as nothing of it is changing, or as it is after a while."""
-        deadline = time.monotonic() + self._times.quiet_s
+        began = time.monotonic()
         while True:
             held = await self._control.look(spis)
-            if held is None or (held.serving and held.steady) or time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if held is None or waited > self._times.quiet_s:
+                return held
+            if held.serving and held.steady and (not held.busy or waited > self._times.freeze_s):
                 return held
             await asyncio.sleep(0.01)
+
+    async def _over(self, spis: IkeSpis) -> bool:
+        """Whether an IKE_SA that is not here was deleted or rekeyed. What tells it may come a moment later."""
+        deadline = time.monotonic() + self._times.end_s
+        while not self._broker.has_ended(spis):
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
+    async def _not_here(self, spis: IkeSpis, *, otherwise: Event = Event.ABSENT) -> Outcome:
+        if await self._over(spis):
+            return Event.OVER, "it was deleted or rekeyed meanwhile"
+        return otherwise, "charon does not have it any more"
 
     async def _start(self, work: _Work) -> Outcome:
         order, held = work.order, work.held
@@ -318,7 +338,7 @@ class Handing:
                 return Event.UNCLEAR, str(error)
             break
         if held is None:
-            return Event.ABSENT, "charon does not have it any more"
+            return await self._not_here(work.order.spis)
         work.held = held
         if before is not None and set(before.children) != set(held.children):
             return Event.REFUSED, "a CHILD_SA was made or rekeyed meanwhile"
@@ -365,7 +385,7 @@ class Handing:
             return Event.UNCLEAR, str(error)
         if had and work.asked and work.held is not None:
             await self._ask_back(work.held)
-        return (Event.DONE, "") if had else (Event.ABSENT, "charon does not have it any more")
+        return _GOOD if had else await self._not_here(work.order.spis)
 
     async def _ask_back(self, held: HeldSa) -> None:
         """The client answered that it goes to the target, and sends there since: have it come back."""

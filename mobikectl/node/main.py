@@ -168,6 +168,7 @@ class ClusterNode:
                     self._reporter,
                     self._events,
                     lease=self._lease,
+                    find=self._names.find,
                     watch=self._watch,
                 )
             )

@@ -17,7 +17,8 @@ does not and never will, so that never two serve and, after everybody is back, o
 
 Whatever goes wrong leads to *recalling*, and so does a restart of the source at any step. A target that does not answer
 is asked until it does or is out of the cluster (then it is fenced and serves nothing). An IKE_SA that is not at the
-source any more when the target is still passive is not recalled but started there: the source's charon died.
+source any more when the target is still passive is not recalled but started there: the source's charon died. Unless
+charon told of its end: then it was deleted, or a rekeying took its place, and nobody may serve what the target has.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class SourceState(Enum):
     KEPT = "kept"
     LOST = "lost"
     """Neither node has it: the client makes a new one."""
+    OVER = "over"
+    """It ended here as IKE_SAs do: it was deleted, or a rekeying took its place."""
 
 
 class Event(Enum):
@@ -56,32 +59,43 @@ class Event(Enum):
     SERVED = "served"
     """The target serves it: to a recall, that it is too late."""
     ABSENT = "absent"
-    """The IKE_SA is not here any more."""
+    """The IKE_SA is not here any more, and charon told of no end of it: charon died."""
+    OVER = "over"
+    """The IKE_SA is not here any more, because it was deleted or rekeyed."""
 
 
 _S, _E = SourceState, Event
 SOURCE: Final[dict[SourceState, dict[Event, SourceState]]] = {
-    _S.OFFERING: {_E.DONE: _S.ASKING, _E.REFUSED: _S.KEPT, _E.UNCLEAR: _S.RECALLING, _E.ABSENT: _S.LOST},
+    _S.OFFERING: {
+        _E.DONE: _S.ASKING,
+        _E.REFUSED: _S.KEPT,
+        _E.UNCLEAR: _S.RECALLING,
+        _E.ABSENT: _S.LOST,
+        _E.OVER: _S.OVER,
+    },
     _S.ASKING: {
         _E.DONE: _S.FREEZING,
         _E.REFUSED: _S.RECALLING,
         _E.UNCLEAR: _S.RECALLING,
         _E.ABSENT: _S.STARTING,
+        _E.OVER: _S.RECALLING,
     },
     _S.FREEZING: {
         _E.DONE: _S.STARTING,
         _E.REFUSED: _S.RECALLING,
         _E.UNCLEAR: _S.RECALLING,
         _E.ABSENT: _S.STARTING,
+        _E.OVER: _S.RECALLING,
     },
     _S.STARTING: {_E.SERVED: _S.HOLDING, _E.REFUSED: _S.RECALLING, _E.UNCLEAR: _S.RECALLING},
     _S.HOLDING: {_E.DONE: _S.DROPPING},
     _S.DROPPING: {_E.DONE: _S.HANDED_OVER, _E.ABSENT: _S.HANDED_OVER, _E.UNCLEAR: _S.DROPPING},
     _S.RECALLING: {_E.DONE: _S.THAWING, _E.SERVED: _S.HOLDING, _E.UNCLEAR: _S.RECALLING},
-    _S.THAWING: {_E.DONE: _S.KEPT, _E.ABSENT: _S.LOST, _E.UNCLEAR: _S.THAWING},
+    _S.THAWING: {_E.DONE: _S.KEPT, _E.ABSENT: _S.LOST, _E.OVER: _S.OVER, _E.UNCLEAR: _S.THAWING},
     _S.HANDED_OVER: {},
     _S.KEPT: {},
     _S.LOST: {},
+    _S.OVER: {},
 }
 """State -> event -> state. What is not there cannot happen."""
 ENDED: Final = frozenset(state for state, following in SOURCE.items() if not following)
@@ -102,7 +116,7 @@ class Handover:
     def resumed(cls, *, present: bool) -> Handover:
         """Return the machine of a source that found a handover of an earlier life of its own.
 
-        ``present``: the IKE_SA is still here, served or frozen.
+        ``present``: the IKE_SA is still here, served or frozen, or it ended here as IKE_SAs do.
         """
         state = SourceState.RECALLING if present else SourceState.STARTING
         return cls(state, "the source was restarted")
@@ -117,7 +131,7 @@ class Handover:
         following = SOURCE[self.state].get(event)
         if following is None:
             raise ValueError(f"{event.value} cannot happen to a source that is {self.state.value}")
-        failed = event in {Event.REFUSED, Event.UNCLEAR, Event.ABSENT}
+        failed = event in {Event.REFUSED, Event.UNCLEAR, Event.ABSENT, Event.OVER}
         seen = self.seen if following is self.state else (*self.seen, self.state)
         return replace(self, state=following, why=self.why or (why if failed else ""), seen=seen)
 

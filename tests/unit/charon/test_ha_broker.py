@@ -121,6 +121,21 @@ async def test_the_next_broker_knows_what_the_one_before_knew_and_its_notes() ->
         assert broker.status.taken_over == 2
 
 
+async def test_what_charon_tells_to_have_ended_is_known_from_what_a_restarted_charon_does_not_have() -> None:
+    kept, port = Kept(), Port()
+    async with opened(kept, port) as broker:
+        port.tell(*established(1), *rekeyed(1, 2), *established(3), *established(4), delete(4))
+        await heard(broker, 2, 3)
+        assert [number for number in (1, 2, 3, 4, 5) if broker.has_ended(spis(number))] == [1, 4]
+        port.tell(*established(4))
+        await heard(broker, 2, 3, 4)
+        assert not broker.has_ended(spis(4))
+        port.tell(delete(4))
+        await heard(broker, 2, 3)
+    async with opened(kept, Port()) as broker:
+        assert [number for number in (1, 2, 3, 4, 5) if broker.has_ended(spis(number))] == [1, 4]
+
+
 async def test_the_log_does_not_grow_with_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ha_broker, "_SPARE", 10_000)
     port = Port()

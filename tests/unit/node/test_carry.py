@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -9,9 +10,11 @@ import pytest
 from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
 from mobikectl.errors import MoveError
 from mobikectl.model import IkeSa, IkeState, Path
+from mobikectl.node import carry
 from mobikectl.node.carry import HandoverCarrier, told
 from mobikectl.policy.cluster import Mechanism, Reason
 from mobikectl.protocol.handover import Handover, SourceState
+from mobikectl.wire.ha_chain import IkeSpis
 
 from .two_gateways import SPIS, World, within
 
@@ -63,13 +66,19 @@ def notes() -> Notes:
     return Notes()
 
 
-def carrier(world: World, notes: Notes, *, r: bool = True) -> HandoverCarrier:
+def carrier(world: World, notes: Notes, *, r: bool = True, now: list[IkeSa] | None = None) -> HandoverCarrier:
+    """``now``: what the IKE_SA is at each look for it, the last one again and again."""
+    coming = now or []
+
+    def find(_: str) -> IkeSa | None:
+        return coming.pop(0) if len(coming) > 1 else coming[0] if coming else None
+
     asked: list[int] = []
 
     async def gone(uniqueid: int) -> None:
         asked.append(uniqueid)
 
-    found = HandoverCarrier(world.handing, notes, r_of=lambda _: (r, r), gone=gone)
+    found = HandoverCarrier(world.handing, notes, r_of=lambda _: (r, r), gone=gone, find=find)
     found.asked = asked  # type: ignore[attr-defined]
     return found
 
@@ -86,6 +95,47 @@ async def test_a_handover_is_moved_and_verified_in_the_journal(world: World, not
 async def test_a_move_by_the_address_list_does_not_ask_the_peer(world: World, notes: Notes) -> None:
     await within(5, carrier(world, notes).carry(move(mechanism=Mechanism.IMPLICIT), [SA]))
     assert world.here.did == ["freeze", "drop"]
+
+
+OLD = IkeSpis(5, 6)
+OLDER = replace(SA, uniqueid=9, initiator_spi=OLD.initiator, responder_spi=OLD.responder)
+
+
+async def test_an_ike_sa_that_is_rekeyed_as_its_move_begins_goes_with_its_new_spis(
+    world: World, notes: Notes
+) -> None:
+    world.here.ended = {OLD}
+    steps = await within(5, carrier(world, notes, now=[OLDER, OLDER, SA]).carry(move(), [OLDER]))
+    assert [state for state, _ in steps] == [M.MOVED, M.VERIFIED]
+    assert world.there.serving
+    assert notes.notes == {}
+
+
+async def test_an_ike_sa_that_ends_by_itself_says_so(
+    world: World, notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry, "SUCCESSOR_S", 0.05)
+    world.here.end()
+    [(state, note)] = await within(5, carrier(world, notes).carry(move(), [SA]))
+    assert state is M.TIMED_OUT
+    assert "ended here by itself" in note
+
+
+async def test_an_ike_sa_that_is_rekeyed_again_and_again_stays(world: World, notes: Notes) -> None:
+    generations = [replace(SA, initiator_spi=number) for number in (20, 21, 22, 23)]
+    world.here.ended = {IkeSpis(each.initiator_spi, each.responder_spi) for each in generations}
+    [(state, note)] = await within(
+        5, carrier(world, notes, now=generations[1:]).carry(move(), generations[:1])
+    )
+    assert state is M.REFUSED
+    assert "again and again" in note
+
+
+async def test_after_a_restart_one_that_was_rekeyed_is_served_here(world: World, notes: Notes) -> None:
+    world.here.ended = {OLD}
+    notes.notes["out/3"] = f'[[3, 5, "gw1/client#0", {OLD[0]}, {OLD[1]}, "gw2", "198.18.12.10"]]'
+    steps = await within(5, carrier(world, notes).settle(move(), [SA]))
+    assert [state for state, _ in steps] == [M.ROLLING_BACK, M.ROLLED_BACK]
 
 
 async def test_what_the_target_refuses_is_refused(world: World, notes: Notes) -> None:
@@ -133,7 +183,7 @@ async def test_a_move_that_nothing_is_known_of_timed_out(world: World, notes: No
 
 
 @pytest.mark.parametrize("before", [(), (M.ACKNOWLEDGED,), (M.MOVED,), (M.ROLLING_BACK,)])
-@pytest.mark.parametrize("state", [S.HANDED_OVER, S.KEPT, S.LOST])
+@pytest.mark.parametrize("state", [S.HANDED_OVER, S.KEPT, S.LOST, S.OVER])
 @pytest.mark.parametrize("count", [1, 2])
 def test_every_end_can_be_recorded_wherever_the_journal_is(
     before: tuple[MoveState, ...], state: SourceState, count: int

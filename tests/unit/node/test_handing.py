@@ -257,6 +257,46 @@ async def test_a_source_whose_charon_dies_has_it_served_by_the_target(world: Wor
     assert world.there.serving
 
 
+@pytest.mark.parametrize("step", ["asking", "freezing"])
+async def test_what_was_deleted_or_rekeyed_meanwhile_is_not_brought_back_to_life_by_the_target(
+    world: World, step: str
+) -> None:
+    handing = world.handing
+    handing._told = lambda _, handover: world.here.end() if handover.state.value == step else None
+    ended = await within(5, handing.hand_over(order(r=True)))
+    assert ended.state is S.OVER
+    assert "deleted or rekeyed" in ended.why
+    assert world.there.sa is None
+    assert START not in world.wire.asked
+
+
+async def test_what_is_over_before_it_is_offered_is_not_offered(world: World) -> None:
+    world.here.end()
+    assert (await within(5, world.handing.hand_over(order()))).state is S.OVER
+    assert world.wire.asked == []
+
+
+async def test_after_a_restart_what_is_over_is_not_brought_back_to_life_either(world: World) -> None:
+    await world.intake.offer(an_offer())
+    world.here.end()
+    assert (await within(5, world.handing.settle(order()))).state is S.OVER
+    assert world.there.sa is None
+    assert START not in world.wire.asked
+
+
+async def test_an_exchange_that_is_under_way_is_over_before_anything_is_offered(world: World) -> None:
+    from dataclasses import replace
+
+    assert world.here.sa is not None
+    quiet = world.here.sa
+    world.here.sa = replace(quiet, busy=True)
+    running = asyncio.create_task(world.handing.hand_over(order()))
+    await asyncio.sleep(0.03)
+    assert world.wire.asked == []
+    world.here.sa = quiet
+    assert (await within(5, running)).state is S.HANDED_OVER
+
+
 @pytest.mark.parametrize("step", ["asking", "freezing", "starting"])
 async def test_a_target_whose_charon_dies_leaves_it_with_the_source(world: World, step: str) -> None:
     handing = world.handing

@@ -69,6 +69,7 @@ class Gateway:
     kernel: dict[int, ReplayState] = field(default_factory=dict)
     userland: bool = False
     rekeyed: list[int] = field(default_factory=list)
+    ended: set[IkeSpis] = field(default_factory=set)
 
     def serve(self) -> None:
         self.sa = HeldSa(SPIS, 1, True, False, False, 4, 9, self.address, CLIENT, ((100, 101),))
@@ -102,7 +103,7 @@ class Gateway:
 
     async def thaw(self, spis: IkeSpis) -> bool:
         self._note("thaw")
-        if self.sa is not None:
+        if self.sa is not None and spis == SPIS:
             self.sa = replace(self.sa, serving=True, frozen=False)
         return self.sa is not None
 
@@ -162,6 +163,14 @@ class Gateway:
 
     def forget(self, spis: IkeSpis) -> None:
         return
+
+    def has_ended(self, spis: IkeSpis) -> bool:
+        return spis in self.ended
+
+    def end(self) -> None:
+        """Its client deletes it, or a rekeying takes its place."""
+        self.sa = None
+        self.ended = {SPIS}
 
     async def read(self, daddr: IpAddress, spi: int) -> ReplayState | None:
         return None if self.userland else self.kernel.get(spi)
@@ -260,7 +269,8 @@ class World:
             self.here, self.here, self.here, self.wire,
             is_out=self.wire.is_out,
             times=HandingTimes(
-                chain_s=0.1, quiet_s=0.2, freeze_s=0.1, start_s=1.0, hold_s=0.01, again_s=(0.01, 0.05), recall_s=0.5
+                chain_s=0.1, end_s=0.02, quiet_s=0.2, freeze_s=0.1, start_s=1.0, hold_s=0.01,
+                again_s=(0.01, 0.05), recall_s=0.5,
             ),
             told=lambda _, handover: self.states.append(handover.state.value),
         )  # fmt: skip
