@@ -33,7 +33,7 @@ ENTRYPOINT ["prometheus", "--config.file=/etc/prometheus/prometheus.yml", "--sto
 FROM packages AS charon
 RUN install-packages \
       strongswan-charon strongswan-swanctl strongswan-pki \
-      libcharon-extra-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
+      libcharon-extra-plugins libcharon-extauth-plugins libstrongswan-standard-plugins libstrongswan-extra-plugins \
       python3 tini iproute2 iputils-ping nftables gettext-base
 
 FROM charon AS plugin
@@ -62,7 +62,7 @@ FROM charon AS mobikectl
 COPY --from=plugin /src/build/plugin/libstrongswan-rmobike.so /usr/lib/ipsec/plugins/
 COPY --from=python /opt/mobikectl /opt/mobikectl
 COPY packaging/image/rmobike.conf /etc/strongswan.d/charon/
-COPY packaging/image/charon-mobikectl.conf /etc/strongswan.d/
+COPY strongswan-conf/charon-mobikectl.conf packaging/image/charon-log.conf /etc/strongswan.d/
 COPY packaging/image/entrypoint packaging/image/healthcheck /usr/lib/mobikectl/
 COPY strongswan-conf /usr/share/mobikectl/strongswan-conf
 RUN ln -s /opt/mobikectl/bin/mobikectl /usr/local/bin/mobikectl && mobikectl --version

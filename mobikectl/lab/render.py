@@ -41,13 +41,33 @@ def strongswan_conf(node: Node, *, esp: str, templates: Path = TEMPLATES) -> str
 def swanctl_conf(
     topology: Topology, node: Node, secrets: Mapping[str, str], *, templates: Path = TEMPLATES
 ) -> str:
-    """Given a node and the pre-shared key of each tunnel, return the node's swanctl.conf."""
+    """Given a node and the secret of each tunnel (pre-shared key or password), return the node's swanctl.conf."""
     mine = [t for t in topology.tunnels if node.name in {t.client, t.gateway, *t.also}]
     source = "client" if node.role is Role.CLIENT else "gateway"
-    template = templates / f"{source}.swanctl.conf.in"
     return "\n".join(
-        _render(template, _values(topology, node, tunnel, secrets[tunnel.name])) for tunnel in mine
+        _render(
+            templates / tunnel.auth / f"{source}.swanctl.conf.in",
+            _values(topology, node, tunnel, secrets[tunnel.name]),
+        )
+        for tunnel in mine
     )
+
+
+def certified(topology: Topology) -> dict[str, dict[str, str]]:
+    """Given a topology, return which certificates each node needs: identity -> role.
+
+    A gateway has one wherever its client does not know it by a pre-shared key.
+    """
+    needed: dict[str, dict[str, str]] = {}
+    for tunnel in topology.tunnels:
+        if tunnel.auth == "psk":
+            continue
+        for gateway in tunnel.gateways:
+            needed.setdefault(gateway, {})[tunnel.gateway_id] = "gateway"
+        clients = needed.setdefault(tunnel.client, {})
+        if tunnel.auth == "certificate":
+            clients[tunnel.client_id] = "client"
+    return needed
 
 
 def _values(topology: Topology, node: Node, tunnel: Tunnel, secret: str) -> dict[str, str]:

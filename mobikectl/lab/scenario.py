@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 SCENARIOS = Path(__file__).parent / "scenarios"
-KEYS = {"description", "deadline", "nodes", "links", "tunnels", "fleets", "cluster", "checks"}
+KEYS = {"description", "deadline", "kernel", "nodes", "links", "tunnels", "fleets", "cluster", "checks"}
 VARIANT = "+"
 """Between a scenario's name and its store: ``cluster-balance+etcd``. Without it: the first store that it runs with."""
 
@@ -32,6 +32,8 @@ class Scenario:
     checks: tuple[Check, ...]
     deadline: float
     """Seconds after which its steps are given up."""
+    kernel: bool = True
+    """Whether it is run with kernel ESP when all scenarios are: what shows nothing more there costs time."""
 
     @property
     def argument(self) -> str:
@@ -88,6 +90,7 @@ def load_scenario(name: str, *, root: Path = SCENARIOS) -> Scenario:
         topology=topology,
         checks=parse_checks(data.get("checks"), where=str(path)),
         deadline=float(data.get("deadline", 30)),
+        kernel=bool(data.get("kernel", True)),
     )
 
 
@@ -99,9 +102,10 @@ def scenario_names(*, root: Path = SCENARIOS, esp: str = "") -> list[str]:
     names = []
     for path in sorted(root.glob("*/scenario.toml")):
         name = path.parent.name
-        cluster = load_scenario(name, root=root).topology.cluster
+        scenario = load_scenario(name, root=root)
+        cluster = scenario.topology.cluster
         if cluster is None:
-            names.append(name)
+            names += [name] if scenario.kernel or esp != "kernel" else []
             continue
         stores = cluster.kernel if esp == "kernel" else cluster.stores
         names += [name if store == cluster.stores[0] else with_store(name, store) for store in stores]

@@ -30,7 +30,10 @@ TUNNEL_KEYS = {
     "local",
     "fleet",
     "ping_s",
+    "auth",
 }
+AUTHENTICATIONS = ("psk", "certificate", "eap-mschapv2")
+"""How the ends of a tunnel know each other: the folders of ``strongswan-conf/``."""
 DEVICE_NAME = re.compile(r"[a-z][a-z0-9.-]{0,14}")
 MANAGEMENT = "mgmt"
 """A device of this name leads to the cluster's store: no charon and no path of a tunnel knows of it."""
@@ -121,6 +124,8 @@ class Tunnel:
     """The fleet that it belongs to: measured with all the others of it."""
     ping_s: float = PING_S
     """Of a fleet's: seconds between the pings through it."""
+    auth: str = AUTHENTICATIONS[0]
+    """One of `AUTHENTICATIONS`."""
 
     @property
     def client_id(self) -> str:
@@ -330,7 +335,14 @@ class _Reader:
             local=self.address(table["local"], what) if "local" in table else None,
             fleet=str(table.get("fleet", "")),
             ping_s=float(table.get("ping_s", PING_S)),
+            auth=self._authentication(table, what),
         )
+
+    def _authentication(self, table: Mapping[str, Any], what: str) -> str:
+        auth = str(table.get("auth", AUTHENTICATIONS[0]))
+        if auth not in AUTHENTICATIONS:
+            raise self.fail(f"{what}: auth is one of {', '.join(AUTHENTICATIONS)}, got {auth!r}")
+        return auth
 
     def _also(self, table: Mapping[str, Any], nodes: Mapping[str, Node], what: str) -> tuple[str, ...]:
         names = tuple(str(name) for name in table.get("also", []))

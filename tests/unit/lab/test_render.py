@@ -11,10 +11,12 @@ import pytest
 from mobikectl.errors import LabError
 from mobikectl.lab import render
 from mobikectl.lab.scenario import load_scenario
-from mobikectl.lab.topology import End, Node, Role, Wire
+from mobikectl.lab.topology import AUTHENTICATIONS, End, Node, Role, Wire
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mobikectl.lab.topology import Topology
 
 TOPOLOGY = load_scenario("gateway-switch").topology
 CLIENT, GATEWAY = TOPOLOGY.nodes["client1"], TOPOLOGY.nodes["gateway"]
@@ -58,6 +60,31 @@ def test_the_two_ends_of_a_tunnel_mirror_each_other() -> None:
 
 def test_nothing_is_left_to_replace() -> None:
     assert "${" not in render.swanctl_conf(TOPOLOGY, GATEWAY, {"one": "k", "two": "k"})
+
+
+def authenticated_by(auth: str) -> Topology:
+    return replace(TOPOLOGY, tunnels=tuple(replace(tunnel, auth=auth) for tunnel in TOPOLOGY.tunnels))
+
+
+@pytest.mark.parametrize("auth", AUTHENTICATIONS)
+def test_however_they_authenticate_both_ends_are_told_the_same_and_move(auth: str) -> None:
+    topology, keys = authenticated_by(auth), {"one": "k1", "two": "k2"}
+    client, gateway = (render.swanctl_conf(topology, node, keys) for node in (CLIENT, GATEWAY))
+    assert "${" not in client + gateway
+    assert "mobike = yes" in client
+    assert "mobike = yes" in gateway
+    assert {"id = client1.lab.example", "id = gateway.lab.example"} <= {
+        line.strip() for line in client.splitlines()
+    }
+    assert ("k1" in client, "k1" in gateway) == (auth != "certificate",) * 2
+
+
+def test_certificates_are_made_for_those_who_show_one() -> None:
+    assert render.certified(TOPOLOGY) == {}
+    password = render.certified(authenticated_by("eap-mschapv2"))
+    assert password == {"gateway": {"gateway.lab.example": "gateway"}, "client1": {}, "client2": {}}
+    both = render.certified(authenticated_by("certificate"))
+    assert both["client2"] == {"client2.lab.example": "client"}
 
 
 def test_a_missing_template_is_named(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_a_default_route_has_the_family_of_its_next_hop() -> None:
         (changed("tunnels", "office", "client", to="gateway"), "not a node with role client"),
         (changed("tunnels", "office", "remote", to=["198.18.44.4"]), "no node has the address 198.18.44.4"),
         (changed("tunnels", "office", "remote", to=[]), "at least one address"),
+        (changed("tunnels", "office", "auth", to="trust"), "auth is one of psk, certificate, eap-mschapv2"),
     ],
 )
 def test_a_wrong_topology_is_refused_with_the_place_and_the_reason(data: dict[str, Any], said: str) -> None:
