@@ -17,7 +17,7 @@ from mobikectl.node.carry import Courses, HandoverCarrier
 from mobikectl.node.charon_control import CharonControl
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
-from mobikectl.node.standing import Standing
+from mobikectl.node.standing import Standing, in_step
 from mobikectl.node.watching import nobody
 from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
 from mobikectl.wire.ha_chain import IkeSpis
@@ -89,7 +89,15 @@ async def carriage(
         me = Greeting(settings.store.cluster, settings.node, instance)
         client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
         ours = frozenset(address.ip for address in settings.addresses)
-        intake = Intake(control, broker, sequences, is_ours=ours.__contains__, notes=broker, watch=watch)
+        intake = Intake(
+            control,
+            broker,
+            sequences,
+            is_ours=ours.__contains__,
+            notes=broker,
+            watch=watch,
+            ended=in_step(beside.tracker),
+        )
         courses = Courses()
         handing = Handing(
             control,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from mobikectl.netlink.xfrm import ReplayState
     from mobikectl.wire.ha import Host
     from mobikectl.wire.ha_chain import HaChain, IkeSpis
+
+
+Ended = Callable[[int], Awaitable[object]]
+"""Told the unique id of an IKE_SA that was served here and was ended by the HA broker: charon tells nobody of that."""
+
+
+async def unheard(_: int) -> None:
+    """Nobody keeps a model of the IKE_SAs."""
 
 
 class BusyError(MoveError):

@@ -24,6 +24,7 @@ from mobikectl.errors import (
     NotFoundError,
 )
 from mobikectl.netlink.esp import EXHAUSTION, Received
+from mobikectl.node.control import unheard
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import Offer
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 
     from mobikectl.model import IpAddress
-    from mobikectl.node.control import HeldSa, Notes, SaControl, Sequences
+    from mobikectl.node.control import Ended, HeldSa, Notes, SaControl, Sequences
     from mobikectl.node.intake import Hosts
     from mobikectl.wire.ha_chain import HaChain
     from mobikectl.wire.standby import Batch, Numbers
@@ -119,6 +120,7 @@ class Copies:
         notes: Notes | None = None,
         hosts: Hosts | None = None,
         times: CopyTimes | None = None,
+        ended: Ended = unheard,
     ) -> None:
         self._control = control
         self._broker = broker
@@ -127,6 +129,7 @@ class Copies:
         self._notes = notes
         self._hosts = hosts
         self._times = times or CopyTimes()
+        self._ended = ended
         self.arriving: Callable[[IkeSpis], bool] = lambda _: False
         """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
         self._copies: dict[IkeSpis, Copy] = {}
@@ -310,7 +313,8 @@ class Copies:
 
     async def _end(self, spis: IkeSpis) -> None:
         """Have charon drop it and see that it is gone. Raise MoveError: it is not."""
-        if await self._look(spis) is None:
+        held = await self._look(spis)
+        if held is None:
             self._broker.forget(spis)
             return
         self._broker.remove(spis)
@@ -319,6 +323,8 @@ class Copies:
             if time.monotonic() > deadline:
                 raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
             await asyncio.sleep(self._times.look_s)
+        if held.serving:
+            await self._ended(held.ike_id)
 
     async def _look(self, spis: IkeSpis) -> HeldSa | None:
         try:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.netlink.esp import Received
+from mobikectl.node.control import unheard
 from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import Ask, TargetState, asked
 from mobikectl.wire.ha import Host
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from mobikectl.model import IpAddress
-    from mobikectl.node.control import ChainKeeper, HeldSa, Notes, SaControl, Sequences
+    from mobikectl.node.control import ChainKeeper, Ended, HeldSa, Notes, SaControl, Sequences
     from mobikectl.node.watching import Watch
     from mobikectl.wire.handover import Offer, Recall, Start
 
@@ -80,6 +81,7 @@ class Intake:
         notes: Notes | None = None,
         times: IntakeTimes | None = None,
         watch: Watch = nobody,
+        ended: Ended = unheard,
     ) -> None:
         self._control = control
         self._broker = broker
@@ -89,6 +91,7 @@ class Intake:
         self._notes = notes
         self._times = times or IntakeTimes()
         self._watch = watch
+        self._ended = ended
         self._taken: dict[IkeSpis, _Taken] = {}
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
 
@@ -272,12 +275,15 @@ class Intake:
 
     async def _end(self, spis: IkeSpis) -> None:
         """Drop it and see that it is gone. Raise MoveError: it is not."""
+        held = await self._control.look(spis)
         self._broker.remove(spis)
         deadline = time.monotonic() + self._times.appear_s
         while await self._control.look(spis) is not None:
             if time.monotonic() > deadline:
                 raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
             await asyncio.sleep(self._times.look_s)
+        if held is not None and held.serving:
+            await self._ended(held.ike_id)
 
     def _forget(self, spis: IkeSpis) -> None:
         self._taken.pop(spis, None)

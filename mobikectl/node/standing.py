@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from mobikectl.charon.session import LinkState
 from mobikectl.cluster.failovers import is_dead
-from mobikectl.errors import CharonError, StoreError
+from mobikectl.errors import CharonError, MobikectlError, StoreError
 from mobikectl.model import ChildState
 from mobikectl.node.copies import Copies
 from mobikectl.node.failover import Failover
@@ -28,11 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from mobikectl.charon.ha_broker import HaBroker
+    from mobikectl.charon.tracker import SaTracker
     from mobikectl.cluster.node_settings import ClusterSettings
     from mobikectl.cluster.state import ClusterState
     from mobikectl.cluster.store import Store
     from mobikectl.model import IkeSa, IpAddress
-    from mobikectl.node.control import SaControl, Sequences
+    from mobikectl.node.control import Ended, SaControl, Sequences
     from mobikectl.node.reporter import Beside, Reporter
     from mobikectl.observe.events import EventLog
     from mobikectl.transfer import Request, TransferClient
@@ -68,7 +69,14 @@ class Standing:
         self._reporter = reporter
         self._store = store
         self._state: ClusterState | None = None
-        self.copies = Copies(control, broker, sequences, address_for=self._address_for, notes=broker)
+        self.copies = Copies(
+            control,
+            broker,
+            sequences,
+            address_for=self._address_for,
+            notes=broker,
+            ended=in_step(beside.tracker),
+        )
         self.failover = Failover(
             settings.node,
             store,
@@ -205,6 +213,18 @@ class Standing:
         except ProbeFailedError:
             return False
         return True
+
+
+def in_step(tracker: SaTracker) -> Ended:
+    """Given the model of the IKE_SAs, return what has it look whether one of them is gone."""
+
+    async def ended(ike_id: int) -> None:
+        try:
+            await tracker.refresh(ike_id)
+        except MobikectlError as error:
+            log.info("IKE_SA %d cannot be asked for: %s", ike_id, error)
+
+    return ended
 
 
 class _Dropper:

@@ -159,6 +159,12 @@ async def test_a_client_that_answers_and_does_not_come_stays(world: World) -> No
     assert world.there.did[-1] == "remove"
 
 
+async def test_what_was_served_and_is_given_back_leaves_nothing_in_the_targets_model(world: World) -> None:
+    world.there.client_answers = False
+    await kept(world)
+    assert world.heard == [5]  # charon tells nobody of what the HA broker ends
+
+
 async def test_a_child_that_is_made_meanwhile_stops_it(world: World) -> None:
     offering = world.intake.offer
 

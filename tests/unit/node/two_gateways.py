@@ -247,6 +247,7 @@ class World:
         self.here, self.there = Gateway(HERE), Gateway(THERE)
         self.here.serve()
         self.notes = Notes()
+        self.heard: list[int] = []
         self.intake = self.new_intake()
         self.wire = Wire(self.intake)
         self.states: list[str] = []
@@ -257,7 +258,12 @@ class World:
             is_ours=lambda address: address == THERE.address,
             notes=self.notes,
             times=IntakeTimes(appear_s=0.2, answer_s=0.1, expire_s=0.2, look_s=0.005),
+            ended=self.hear_of,
         )  # fmt: skip
+
+    async def hear_of(self, ike_id: int) -> None:
+        """The model of the target's IKE_SAs looks again at one that charon told it of, and ended silently."""
+        self.heard.append(ike_id)
 
     def restart_target(self) -> None:
         """The target's sidecar starts anew: only its charon remembers."""
