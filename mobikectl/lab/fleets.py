@@ -97,7 +97,8 @@ def _write_out(data: dict[str, Any], name: str, fleet: Mapping[str, Any]) -> Non
     outer, inside = ip_address(fleet["outer"]), ip_address(fleet["inside"])
     end = next(link[client] for link in data["links"] if link.get(client, {}).get("dev") == fleet["dev"])
     addresses = end.setdefault("addresses", [])
-    addresses += [f"{ip_address(fleet['unreachable']) + i}/32" for i in range(TOLD)]
+    if count > 1 or "unreachable" in fleet:
+        addresses += [f"{ip_address(fleet['unreachable']) + i}/32" for i in range(TOLD)]
     for i in range(count):
         gateway = _owner(data, remote[i % len(remote)])
         data["tunnels"][f"{name}{i + 1:0{len(str(count))}}"] = {

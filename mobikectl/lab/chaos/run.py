@@ -199,7 +199,9 @@ class Chaos:
                 self._doomed[key] = "behind a NAT it does not hear who stands by"
 
     def _behind_nat(self, tunnel: str) -> bool:
-        return bool(self._run.lab.topology.by_role(Role.NAT)) and self._tunnels[tunnel].fleet == "home"
+        topology = self._run.lab.topology
+        ends = [{end.node for end in wire.ends} for wire in topology.wires]
+        return any({self._tunnels[tunnel].client, nat} in ends for nat in topology.by_role(Role.NAT))
 
     async def _begun(self, number: int) -> None:
         cluster = self._run.the_cluster
