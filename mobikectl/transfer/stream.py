@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from typing import TYPE_CHECKING
 
@@ -71,13 +70,18 @@ class StreamFrames:
 
     def cut(self) -> None:
         """End the connection at once: who reads from it is at its end."""
-        self._writer.transport.abort()
+        if not self._writer.is_closing():
+            self._writer.transport.abort()
 
     async def close(self) -> None:
         """Close the connection; a moment for saying so, then it is cut."""
+        if self._writer.is_closing():
+            return  # lost or cut: asyncio's TLS transport does not survive being closed after that
         self._writer.close()
-        with contextlib.suppress(OSError):
+        try:
             async with asyncio.timeout(1.0):
                 await self._writer.wait_closed()
-                return
-        self._writer.transport.abort()
+        except TimeoutError:
+            self._writer.transport.abort()
+        except OSError:
+            return

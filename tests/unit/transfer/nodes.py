@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
+import struct
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -102,6 +104,40 @@ class Nodes:
         for name, version in versions.items():
             setattr(context, name, version)
         return await asyncio.open_connection(LOOPBACK, port, ssl=context)
+
+
+class Between:
+    """Passes octets on between two nodes, until it resets their connections, as the kernel of a killed process does."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    @contextlib.asynccontextmanager
+    async def serve(self) -> AsyncIterator[int]:
+        """Give the port at which it listens."""
+        async with await asyncio.start_server(self._joined, LOOPBACK, 0) as server:
+            yield int(server.sockets[0].getsockname()[1])
+
+    def reset(self) -> None:
+        """Reset every connection."""
+        for writer in self._writers:
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.transport.abort()
+
+    async def _joined(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(LOOPBACK, self._port)
+        self._writers += [writer, far_writer]
+        await asyncio.gather(
+            self._pass_on(reader, far_writer), self._pass_on(far_reader, writer), return_exceptions=True
+        )
+
+    @staticmethod
+    async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while octets := await reader.read(65536):
+            writer.write(octets)
+            await writer.drain()
 
 
 async def echo(request: Request) -> SecretBytes:

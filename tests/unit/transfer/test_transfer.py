@@ -22,7 +22,7 @@ from mobikectl.transfer.server import Limits
 from mobikectl.wire.secret import SecretBytes
 from mobikectl.wire.transfer import Frame, Greeting, Kind, encode, encode_greeting
 
-from .nodes import LOOPBACK, TOKEN, Members, Nodes
+from .nodes import LOOPBACK, TOKEN, Between, Members, Nodes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -152,6 +152,28 @@ async def test_a_node_that_was_started_anew_is_connected_to_anew(nodes: Nodes, m
             link = client._links["gw2"]
             link._stream.cut()
             await asyncio.wait([link._reading], timeout=5)
+            await client.call("gw2", "echo", token=TOKEN, deadline=5)
+
+
+async def test_a_node_that_is_killed_resets_its_connections_and_that_is_no_more_than_a_lost_request(
+    nodes: Nodes, members: Members
+) -> None:
+    begun = asyncio.Event()
+
+    async def slow(_: Request) -> SecretBytes:
+        begun.set()
+        await asyncio.sleep(0.2)
+        return PAYLOAD
+
+    async with nodes.serve("gw2", members, {"slow": Verb(slow)}) as port:
+        between = Between(port)
+        async with between.serve() as listening, nodes.client("gw1", listening) as client:
+            waiting = asyncio.create_task(client.call("gw2", "slow", token=TOKEN, deadline=5))
+            await begun.wait()
+            between.reset()
+            with pytest.raises(TransferUnreachableError, match="lost") as caught:
+                await waiting
+            assert caught.value.maybe_done
             await client.call("gw2", "echo", token=TOKEN, deadline=5)
 
 
