@@ -23,11 +23,11 @@ from mobikectl.lab.requirements import kernel_has_esp, require_lab
 from mobikectl.lab.scenario import load_scenario, scenario_names, with_store
 from mobikectl.lab.sidecars import start_sidecar
 from mobikectl.lab.store import CONFIGURATION
-from mobikectl.lab.suite import choose_esp, run_suite
+from mobikectl.lab.suite import Way, choose_esp, run_suite
 from mobikectl.lab.topology import Role, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 errors = Console(stderr=True, highlight=False)
 ESP = click.option(
@@ -205,6 +205,13 @@ def _only_lab() -> str:
     show_default=True,
     help="Run a scenario that missed a limit or its end so often; the result tells.",
 )
+@click.option(
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="How many run at a time. Times are truest with one.",
+)
 @json_option
 def run(
     scenarios: tuple[str, ...],
@@ -216,6 +223,7 @@ def run(
     plain: bool,
     patience: float,
     tries: int,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Run scenarios and judge what was measured.
@@ -229,42 +237,47 @@ def run(
     if not names:
         raise LabError("no scenario was named", hint="name some (`mobikectl lab list`), or use --all")
     chosen = [load_scenario(name) for name in names]
-    tell, done = _plain_progress() if plain else _progress()
-    documents = asyncio.run(
-        run_suite(
-            chosen, esp=esp, out=out, sidecar=sidecar, tell=tell, done=done, patience=patience, tries=tries
-        )
-    )
+    way = Way(esp, out, sidecar=sidecar, patience=patience, tries=tries)
+    progress = PlainProgress() if plain else ColouredProgress()
+    documents = asyncio.run(run_suite(chosen, way, progress, jobs=jobs))
     if as_json:
         print_json(documents)
     elif not plain:
         _show(documents)
     if failed := [d for d in documents if not d["passed"]]:
-        if not plain:
-            _explain(failed)
+        if plain:
+            raise click.exceptions.Exit(LabError.exit_code)
+        _explain(failed)
         raise LabError(
             f"{len(failed)} of {len(documents)} scenarios failed: {', '.join(d['scenario'] for d in failed)}",
             hint=f"logs and captures are in {out}",
         )
 
 
-def _plain_progress() -> tuple[Callable[[str, str], None], Callable[[dict[str, Any]], None]]:
-    return (
-        lambda name, line: click.echo(f"{name}\t{line}"),
-        lambda document: click.echo(f"{document['scenario']}\tdone"),
-    )
+class PlainProgress:
+    """Lines for a mobikectl outside of this guest or process."""
+
+    def tell(self, scenario: str, line: str) -> None:
+        """Print a line about a scenario."""
+        click.echo(f"{scenario}\t{line}")
+
+    def done(self, document: dict[str, Any]) -> None:
+        """Say that a scenario's result is written."""
+        click.echo(f"{document['scenario']}\tdone")
 
 
-def _progress() -> tuple[Callable[[str, str], None], Callable[[dict[str, Any]], None]]:
-    def tell(name: str, line: str) -> None:
-        errors.print(f"[dim]{name:24}[/dim] ", end="")
+class ColouredProgress:
+    """Lines for people."""
+
+    def tell(self, scenario: str, line: str) -> None:
+        """Print a line about a scenario."""
+        errors.print(f"[dim]{scenario:24}[/dim] ", end="")
         errors.print(line, markup=False)
 
-    def done(document: dict[str, Any]) -> None:
+    def done(self, document: dict[str, Any]) -> None:
+        """Print a scenario's result."""
         word = "[green]passed[/green]" if document["passed"] else "[red]failed[/red]"
         errors.print(f"{document['scenario']:24} {word} in {document['seconds']:.1f} s")
-
-    return tell, done
 
 
 def _show(documents: Sequence[dict[str, Any]]) -> None:

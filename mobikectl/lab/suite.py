@@ -1,10 +1,14 @@
-"""Several scenarios one after the other, here or in user-mode-linux, and their results on disk."""
+"""Several scenarios, one after the other or side by side, here or in user-mode-linux, and their results on disk."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import signal
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mobikectl.errors import LabError
 from mobikectl.lab import uml
@@ -18,9 +22,13 @@ if TYPE_CHECKING:
     from mobikectl.lab.results import Result
     from mobikectl.lab.scenario import Scenario
 
+    Elsewhere = Callable[[Sequence[Scenario], "Way", "Progress", int | None], Awaitable[list[dict[str, Any]]]]
+
 GUEST_BOOT = 30.0
 BESIDES_STEPS = 20.0
 """Seconds of a scenario around its steps at most: building, tunnels, sidecars, tearing down."""
+ENDING = 30.0
+"""Seconds for a process that was interrupted to remove its lab."""
 GUEST_PATIENCE = 4.0
 """Starting programs in user-mode-linux takes some ten times as long as here; packets do not."""
 
@@ -36,42 +44,80 @@ def choose_esp(wanted: str) -> tuple[str, bool]:
     return wanted, wanted == "kernel" and not has
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How scenarios are run: whose ESP, where the results go, with a sidecar or without, how patiently, how often."""
+
+    esp: str
+    out: Path
+    sidecar: bool = True
+    patience: float = 1.0
+    tries: int = 1
+
+    def deadline(self, scenarios: Sequence[Scenario]) -> float:
+        """Return how many seconds the scenarios may take in all."""
+        return self.tries * self.patience * sum(s.deadline + BESIDES_STEPS for s in scenarios)
+
+    def options(self) -> list[str]:
+        """Return the same as options of ``mobikectl lab run``, in another process."""
+        words = ["--esp", self.esp, "--out", str(self.out.resolve()), "--plain"]
+        words += ["--patience", str(self.patience), "--tries", str(self.tries)]
+        return words if self.sidecar else [*words, "--no-sidecar"]
+
+
+class Progress(Protocol):
+    """Who is told how a suite goes on."""
+
+    def tell(self, scenario: str, line: str) -> None:
+        """Take a line about a scenario."""
+
+    def done(self, document: dict[str, Any]) -> None:
+        """Take a scenario's result."""
+
+
 async def run_suite(
-    scenarios: Sequence[Scenario],
-    *,
-    esp: str,
-    out: Path,
-    sidecar: bool,
-    tell: Callable[[str, str], None],
-    done: Callable[[dict[str, Any]], None],
-    patience: float = 1.0,
-    tries: int = 1,
+    scenarios: Sequence[Scenario], way: Way, progress: Progress, *, jobs: int = 1
 ) -> list[dict[str, Any]]:
-    """Given scenarios, run them in order and return their results as JSON documents.
+    """Given scenarios, run them and return their results as JSON documents, in the same order.
 
-    A scenario that only missed limits (milliseconds, lost pings) or did not come to its end is run again, ``tries``
-    times in all, because a shared machine can be too busy for a moment; its document says how many tries it took
-    and what the others missed. What is a matter of right or wrong (an SA lost, a wrong path) fails at once.
+    A scenario that only missed limits (milliseconds, lost pings) or did not come to its end is run again,
+    ``way.tries`` times in all, because a shared machine can be too busy for a moment; its document says how many
+    tries it took and what the others missed. What is a matter of right or wrong (an SA lost, a wrong path) fails at
+    once.
 
-    ``tell(scenario, line)`` gets progress, ``done(document)`` each result as it comes. Each document is also
-    written to ``out/SCENARIO/result.json``, all of them to ``out/results.json``.
+    With ``jobs`` greater than one that many run at a time, the longest first, each in a process or guest of its own.
+    Each document is also written to ``out/SCENARIO/result.json``, all of them to ``out/results.json``.
+    Raise LabError when a process or guest ended without a result.
     """
-    chosen, guest = choose_esp(esp)
-    out.mkdir(parents=True, exist_ok=True)
-    if guest:
-        documents = await _in_guest(scenarios, out=out, sidecar=sidecar, tell=tell, done=done, tries=tries)
+    chosen, guest = choose_esp(way.esp)
+    way = replace(way, esp=chosen, patience=GUEST_PATIENCE if guest else way.patience)
+    way.out.mkdir(parents=True, exist_ok=True)
+    if jobs > 1:
+        elsewhere = _in_guest if guest else _in_process
+        documents = await _side_by_side(scenarios, way, progress, elsewhere, min(jobs, len(scenarios)))
+    elif guest:
+        documents = await _in_guest(scenarios, way, progress, None)
     else:
-        documents = []
-        for scenario in scenarios:
-            progress = partial(tell, scenario.name)
-            once = partial(
-                run_scenario, scenario, esp=chosen, out=out, sidecar=sidecar, patience=patience, tell=progress
-            )
-            documents.append(await _with_tries(once, tries, progress))
-            (out / scenario.name / "result.json").write_text(json.dumps(documents[-1], indent=1))
-            done(documents[-1])
-    (out / "results.json").write_text(json.dumps(documents, indent=1))
+        documents = [await _here(scenario, way, progress) for scenario in scenarios]
+    (way.out / "results.json").write_text(json.dumps(documents, indent=1))
     return documents
+
+
+async def _here(scenario: Scenario, way: Way, progress: Progress) -> dict[str, Any]:
+    tell = partial(progress.tell, scenario.name)
+    once = partial(
+        run_scenario,
+        scenario,
+        esp=way.esp,
+        out=way.out,
+        sidecar=way.sidecar,
+        patience=way.patience,
+        tell=tell,
+    )
+    document = await _with_tries(once, way.tries, tell)
+    _result(way, scenario).write_text(json.dumps(document, indent=1))
+    progress.done(document)
+    return document
 
 
 async def _with_tries(
@@ -86,35 +132,118 @@ async def _with_tries(
         tell(f"not met ({'; '.join(result.failures)}): once more")
 
 
-async def _in_guest(
-    scenarios: Sequence[Scenario],
-    *,
-    out: Path,
-    sidecar: bool,
-    tries: int,
-    tell: Callable[[str, str], None],
-    done: Callable[[dict[str, Any]], None],
+async def _side_by_side(
+    scenarios: Sequence[Scenario], way: Way, progress: Progress, elsewhere: Elsewhere, jobs: int
 ) -> list[dict[str, Any]]:
-    for scenario in scenarios:
-        (out / scenario.name / "result.json").unlink(missing_ok=True)
-    finished: list[str] = []
+    waiting = sorted(scenarios, key=lambda s: s.deadline)
+    processors = uml.processors()
+    documents: dict[str, dict[str, Any]] = {}
 
-    def line(text: str) -> None:
+    async def take(job: int) -> None:
+        while waiting:
+            scenario = waiting.pop()
+            (documents[scenario.name],) = await elsewhere(
+                [scenario], way, progress, processors[job % len(processors)]
+            )
+
+    async with asyncio.TaskGroup() as group:
+        for job in range(jobs):
+            group.create_task(take(job))
+    return [documents[scenario.name] for scenario in scenarios]
+
+
+async def _in_guest(
+    scenarios: Sequence[Scenario], way: Way, progress: Progress, cpu: int | None
+) -> list[dict[str, Any]]:
+    hear = _Hearer(scenarios, way, progress)
+    argv = [*uml.own_command(), "lab", "run", *way.options(), *(s.argument for s in scenarios)]
+    await uml.run_in_guest(
+        argv,
+        deadline=GUEST_BOOT + way.deadline(scenarios),
+        environment=("PYTHONPATH", "VIRTUAL_ENV"),
+        cpu=cpu,
+        tell=hear.line,
+    )
+    return hear.documents()
+
+
+async def _in_process(
+    scenarios: Sequence[Scenario], way: Way, progress: Progress, _: int | None
+) -> list[dict[str, Any]]:
+    hear = _Hearer(scenarios, way, progress)
+    # It is to be interrupted by _end even where this process ignores that, as one in the background of a shell does.
+    argv = [
+        "env",
+        "--default-signal=INT",
+        *uml.own_command(),
+        "lab",
+        "run",
+        *way.options(),
+        *(s.argument for s in scenarios),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+    )
+    if process.stdout is None:
+        raise LabError("the scenario's process has no output", hint="please report it")
+    try:
+        async with asyncio.timeout(way.deadline(scenarios)):
+            async for line in process.stdout:
+                hear.line(line.decode(errors="replace").rstrip())
+            await process.wait()
+    except TimeoutError:
+        raise LabError(f"not at their end in time: {hear.missing()}", hint="see the lines above") from None
+    finally:
+        await _end(process)
+    return hear.documents()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a process that may have a lab: what is interrupted removes it."""
+    for number in (signal.SIGINT, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        process.send_signal(number)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ENDING):
+                await process.wait()
+
+
+class _Hearer:
+    """Understands the lines of ``mobikectl lab run --plain`` elsewhere, and has its results."""
+
+    def __init__(self, scenarios: Sequence[Scenario], way: Way, progress: Progress) -> None:
+        self._results = {scenario.name: _result(way, scenario) for scenario in scenarios}
+        self._finished: set[str] = set()
+        self._progress = progress
+        for path in self._results.values():
+            path.unlink(missing_ok=True)
+
+    def line(self, text: str) -> None:
+        """Take a line: ``SCENARIO<tab>progress``, ``SCENARIO<tab>done``, or something else."""
         name, _, rest = text.partition("\t")
-        if name not in {s.name for s in scenarios}:
-            tell("guest", text)
+        if name not in self._results:
+            self._progress.tell(next(iter(self._results)) if len(self._results) == 1 else "guest", text)
         elif rest == "done":
-            finished.append(name)
-            done(json.loads((out / name / "result.json").read_text()))
+            self._finished.add(name)
+            self._progress.done(json.loads(self._results[name].read_text()))
         else:
-            tell(name, rest)
+            self._progress.tell(name, rest)
 
-    deadline = GUEST_BOOT + tries * GUEST_PATIENCE * sum(s.deadline + BESIDES_STEPS for s in scenarios)
-    argv = [*uml.own_command(), "lab", "run", "--esp", "kernel", "--out", str(out.resolve()), "--plain"]
-    argv += ["--patience", str(GUEST_PATIENCE), "--tries", str(tries)]
-    argv += [] if sidecar else ["--no-sidecar"]
-    argv += [s.argument for s in scenarios]
-    await uml.run_in_guest(argv, deadline=deadline, environment=("PYTHONPATH", "VIRTUAL_ENV"), tell=line)
-    if missing := [s.name for s in scenarios if s.name not in finished]:
-        raise LabError(f"no result from the guest for {', '.join(missing)}", hint="its lines above say why")
-    return [json.loads((out / s.name / "result.json").read_text()) for s in scenarios]
+    def missing(self) -> str:
+        """Name the scenarios without a result."""
+        return ", ".join(name for name in self._results if name not in self._finished)
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Return all results. Raise LabError when one is missing."""
+        if missing := self.missing():
+            raise LabError(f"no result for {missing}", hint="its lines above say why")
+        return [json.loads(path.read_text()) for path in self._results.values()]
+
+
+def _result(way: Way, scenario: Scenario) -> Path:
+    return way.out / scenario.name / "result.json"

@@ -1,0 +1,72 @@
+"""What a suite understands of scenarios that run in another process, and how long it lets them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mobikectl.errors import LabError
+from mobikectl.lab.scenario import load_scenario
+from mobikectl.lab.suite import Way, _Hearer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SWITCH, REFUSED = load_scenario("rmobike-switch"), load_scenario("rmobike-refused")
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.results: list[dict[str, Any]] = []
+
+    def tell(self, scenario: str, line: str) -> None:
+        self.lines.append((scenario, line))
+
+    def done(self, document: dict[str, Any]) -> None:
+        self.results.append(document)
+
+
+def written(out: Path, name: str) -> None:
+    (out / name).mkdir(exist_ok=True)
+    (out / name / "result.json").write_text(json.dumps({"scenario": name}))
+
+
+def test_lines_are_told_under_their_scenario_and_results_in_the_order_that_was_asked_for(
+    tmp_path: Path,
+) -> None:
+    heard = Heard()
+    hear = _Hearer([SWITCH, REFUSED], Way("userland", tmp_path), heard)
+    written(tmp_path, "rmobike-switch")
+    written(tmp_path, "rmobike-refused")
+    hear.line("rmobike-refused\tbuilding")
+    hear.line("rmobike-refused\tdone")
+    hear.line("a kernel says something")
+    hear.line("rmobike-switch\tdone")
+    assert heard.lines == [("rmobike-refused", "building"), ("guest", "a kernel says something")]
+    assert [document["scenario"] for document in heard.results] == ["rmobike-refused", "rmobike-switch"]
+    assert [document["scenario"] for document in hear.documents()] == ["rmobike-switch", "rmobike-refused"]
+
+
+def test_a_result_of_an_earlier_run_is_no_result(tmp_path: Path) -> None:
+    written(tmp_path, "rmobike-switch")
+    hear = _Hearer([SWITCH], Way("userland", tmp_path), Heard())
+    assert not (tmp_path / "rmobike-switch" / "result.json").exists()
+    with pytest.raises(LabError, match="no result for rmobike-switch"):
+        hear.documents()
+
+
+def test_the_other_process_is_asked_for_the_same(tmp_path: Path) -> None:
+    way = Way("kernel", tmp_path, sidecar=False, patience=4.0, tries=3)
+    assert way.options() == [
+        *("--esp", "kernel", "--out", str(tmp_path), "--plain", "--patience", "4.0", "--tries", "3"),
+        "--no-sidecar",
+    ]
+
+
+def test_every_try_has_its_time(tmp_path: Path) -> None:
+    once = Way("userland", tmp_path).deadline([SWITCH])
+    assert once > SWITCH.deadline
+    assert Way("userland", tmp_path, patience=2.0, tries=3).deadline([SWITCH]) == 6 * once
