@@ -10,6 +10,7 @@ PYTHON ?= /usr/bin/python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 OUT    ?= out
+JOBS   ?= $(shell nproc)
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
@@ -52,18 +53,18 @@ unit: setup ## unit, contract, vector, property and fuzz tests
 # The closing lines name what was run again.
 charon: setup plugin plugin-asan ## tests that start real charons
 	@echo "== tests with real charons"
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m charon --reruns 2 $(PYTEST_ARGS) tests
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m charon --reruns 2 --durations 10 $(PYTEST_ARGS) tests
 
 lab: setup plugin ## the main job on real charons: every scenario, a table, a picture
 	@echo "== lab"
 	status=0
-	$(BIN)/mobikectl lab run --all --tries 3 --out $(OUT)/lab || status=$$?
+	$(BIN)/mobikectl lab run --all --tries 3 --jobs $(JOBS) --out $(OUT)/lab || status=$$?
 	$(BIN)/mobikectl timeline $(OUT)/lab --out $(OUT)/lab/timeline.svg
 	exit $$status
 
 lab-kernel: setup plugin ## the same scenarios on a real kernel ESP path (user-mode-linux)
 	@echo "== lab on kernel ESP"
-	$(BIN)/mobikectl lab run --all --esp kernel --tries 3 --out $(OUT)/lab-kernel
+	$(BIN)/mobikectl lab run --all --esp kernel --tries 3 --jobs $(JOBS) --out $(OUT)/lab-kernel
 
 test: need-root lint types unit charon lab lab-kernel ## everything that CI runs
 	@echo "== all passed"

@@ -8,6 +8,7 @@ The document (``schema`` 1; all times are seconds of CLOCK_MONOTONIC of the kern
   tunnel's as a prefix (``office.lost``);
 - ``checks``: ``{metric, operator, limit, value, passed, why}``;
 - ``exchanges``: title -> the IKE messages of an exchange as a charon logged them, a text for each;
+- ``failures``: what is wrong, one line each; ``starved`` (bool: a busy machine may be to blame for all of it);
 - ``tries`` (number), ``missed`` (what each try before the last missed, as lists of text);
 - ``timeline``: ``{from, to, tracks}``; a track is ``{name, kind, intervals}`` with ``{from, to, label}`` or
   ``{name, kind, points}`` with ``{at, label}``. Kinds: ``path`` (intervals: over which path ESP arrived, as seen
@@ -102,6 +103,8 @@ class Result:
             "sidecar": self.sidecar,
             "passed": self.passed,
             "error": self.error,
+            "failures": self.failures,
+            "starved": self.only_starved,
             "seconds": round(self.seconds, 2),
             "logs": self.logs,
             "metrics": self.metrics,

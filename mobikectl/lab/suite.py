@@ -85,7 +85,8 @@ async def run_suite(
     tries it took and what the others missed. What is a matter of right or wrong (an SA lost, a wrong path) fails at
     once.
 
-    With ``jobs`` greater than one that many run at a time, the longest first, each in a process or guest of its own.
+    With ``jobs`` greater than one that many run at a time, the longest first, each in a process or guest of its own;
+    what is run again is then run alone.
     Each document is also written to ``out/SCENARIO/result.json``, all of them to ``out/results.json``.
     Raise LabError when a process or guest ended without a result.
     """
@@ -135,21 +136,52 @@ async def _with_tries(
 async def _side_by_side(
     scenarios: Sequence[Scenario], way: Way, progress: Progress, elsewhere: Elsewhere, jobs: int
 ) -> list[dict[str, Any]]:
+    """Run each once beside others; what a busy machine may be to blame for then has the machine to itself."""
     waiting = sorted(scenarios, key=lambda s: s.deadline)
     processors = uml.processors()
     documents: dict[str, dict[str, Any]] = {}
+    once, first = replace(way, tries=1), _First(progress) if way.tries > 1 else progress
 
     async def take(job: int) -> None:
         while waiting:
             scenario = waiting.pop()
             (documents[scenario.name],) = await elsewhere(
-                [scenario], way, progress, processors[job % len(processors)]
+                [scenario], once, first, processors[job % len(processors)]
             )
 
     async with asyncio.TaskGroup() as group:
         for job in range(jobs):
             group.create_task(take(job))
+    if way.tries > 1:
+        for scenario in (s for s in scenarios if documents[s.name]["starved"]):
+            documents[scenario.name] = await _alone(
+                scenario, documents[scenario.name], way, progress, elsewhere
+            )
     return [documents[scenario.name] for scenario in scenarios]
+
+
+class _First:
+    """Progress of first tries: what is tried again has no result yet."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.tell = progress.tell
+
+    def done(self, document: dict[str, Any]) -> None:
+        if document["starved"]:
+            missed = "; ".join(document["failures"])
+            self.tell(document["scenario"], f"not met ({missed}): once more when it is alone")
+        else:
+            self._progress.done(document)
+
+
+async def _alone(
+    scenario: Scenario, first: dict[str, Any], way: Way, progress: Progress, elsewhere: Elsewhere
+) -> dict[str, Any]:
+    (document,) = await elsewhere([scenario], replace(way, tries=way.tries - 1), progress, None)
+    document |= {"tries": document["tries"] + 1, "missed": [first["failures"], *document["missed"]]}
+    _result(way, scenario).write_text(json.dumps(document, indent=1))
+    return document
 
 
 async def _in_guest(
