@@ -341,6 +341,17 @@ class HaBroker:
                 if self._chains.feed(message, time.monotonic()):
                     self._record(message.to_bytes())
 
+    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
+        """Given an IKE_SA and the message IDs of its next requests, ours and the peer's, remember them.
+
+        For one that is about to be served from these on: charon tells of the next exchange, not of what it starts
+        from, and a copy that knows older ones is not heard by the client.
+        """
+        if messages := self._chains.count_from(spis, ours, theirs):
+            for message in messages:
+                self._record(message.to_bytes())
+            self._tell(spis, ended=False)
+
     def remove(self, spis: IkeSpis) -> None:
         """Given an IKE_SA, have charon drop it without a word to the peer, and forget it.
 

@@ -119,6 +119,20 @@ class HaChains:
                 return False
         return True
 
+    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> tuple[HaMessage, ...]:
+        """Given an IKE_SA and the message IDs of its next requests, ours and the peer's, take them in.
+
+        Return the messages that say so; none when the IKE_SA is not known.
+        """
+        generation = self._generations.get(spis)
+        if generation is None or generation.add.ike_id is None:
+            return ()
+        ike_id = (A.IKE_ID, generation.add.ike_id)
+        counts = ((HaType.IKE_MID_INITIATOR, ours), (HaType.IKE_MID_RESPONDER, theirs))
+        messages = tuple(HaMessage.of(kind, ike_id, (A.MID, count)) for kind, count in counts)
+        generation.mids.update((message.kind, message) for message in messages)
+        return messages
+
     def _added(self, spis: IkeSpis, message: HaMessage, now: float) -> bool:
         old = message.get(A.IKE_REKEY_ID, IkeId)
         parent = IkeSpis.of(old) if old is not None else None

@@ -111,6 +111,9 @@ class ChainKeeper(Protocol):
     async def replay(self, chain: HaChain) -> None:
         """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
 
+    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
+        """Remember the message IDs of the next requests of one that is about to be served."""
+
     def remove(self, spis: IkeSpis) -> None:
         """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
 

@@ -84,6 +84,9 @@ class CopyKeeper(Protocol):
     async def follow(self, spis: IkeSpis, messages: Sequence[HaMessage]) -> None:
         """Tell charon what changed of a replayed one. Raise NotFoundError, CharonUnreachableError."""
 
+    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
+        """Remember the message IDs of the next requests of one that is about to be served."""
+
     def remove(self, spis: IkeSpis) -> None:
         """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
 
@@ -398,6 +401,7 @@ class Copies:
 
     async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> None:
         await self._jump(held, copy)
+        self._broker.count_from(held.spis, *mids)
         await self._control.activate(
             held, mids=mids, roam=True, peer_r=copy.offer.peer_r, own_r=copy.offer.own_r
         )

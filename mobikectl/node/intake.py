@@ -296,6 +296,8 @@ class Intake:
         await self._continue_numbers(held, start)
         taken = self._taken[start.spis]
         taken.started = start
+        if start.mids is not None:
+            self._broker.count_from(start.spis, *start.mids)
         await self._control.activate(
             held,
             mids=start.mids,

@@ -14,7 +14,7 @@ from mobikectl.charon import ha_broker
 from mobikectl.charon.ha_broker import HaBroker, open_broker
 from mobikectl.charon.ha_log import HaLog
 from mobikectl.errors import CharonUnreachableError, MoveError, NotFoundError
-from mobikectl.wire.ha import HaMessage, HaType
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 
 from .test_ha_chains import SESSIONS, delete, established, fed, rekeyed, spis
 
@@ -96,6 +96,24 @@ async def test_what_charon_tells_can_be_told_to_another_charon() -> None:
         await there.replay(here.chain_of(spis(1)))
         assert second.said() == list(here.chain_of(spis(1)).messages)
         assert there.current() == {spis(1)}
+
+
+async def test_message_ids_that_an_ike_sa_is_started_with_are_told_and_outlive_the_broker() -> None:
+    kept, port, told = Kept(), Port(), []
+    async with opened(kept, port) as broker:
+        port.tell(*established(1))
+        await heard(broker, 1)
+        broker.listen(lambda each, ended: told.append((each, ended)))
+        broker.count_from(spis(1), 7, 3)
+        broker.count_from(spis(2), 7, 3)
+        assert told == [(spis(1), False)]
+    async with opened(kept, Port()) as broker:
+        counts = {
+            message.kind: message.need(HaAttribute.MID, int)
+            for message in broker.chain_of(spis(1)).messages
+            if message.kind in {HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER}
+        }
+        assert counts == {HaType.IKE_MID_INITIATOR: 7, HaType.IKE_MID_RESPONDER: 3}
 
 
 async def test_a_broker_without_memory_has_charon_tell_all_again_and_one_with_memory_has_not() -> None:

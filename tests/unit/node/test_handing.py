@@ -37,6 +37,11 @@ async def test_message_ids_are_those_of_the_frozen_source(world: World) -> None:
     assert (world.there.sa.mid_initiator, world.there.sa.mid_responder) == (5, 9)
 
 
+async def test_who_stands_by_for_the_target_learns_the_message_ids_that_it_begins_with(world: World) -> None:
+    await within(5, world.handing.hand_over(order()))
+    assert world.there.counted == (4, 9)
+
+
 async def test_a_peer_with_r_is_asked_first_and_then_comes_by_itself(world: World) -> None:
     ended = await within(5, world.handing.hand_over(order(r=True)))
     assert ended.state is S.HANDED_OVER

@@ -70,6 +70,7 @@ class Gateway:
     userland: bool = False
     rekeyed: list[int] = field(default_factory=list)
     ended: set[IkeSpis] = field(default_factory=set)
+    counted: tuple[int, int] | None = None
 
     def serve(self) -> None:
         self.sa = HeldSa(SPIS, 1, True, False, False, 4, 9, self.address, CLIENT, ((100, 101),))
@@ -156,6 +157,9 @@ class Gateway:
         if self.takes_chains:
             self.sa = HeldSa(SPIS, 5, False, False, False, 1, 1, self.address, CLIENT, ((100, 101),))
             self.kernel = {100: replay(), 101: replay()}
+
+    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
+        self.counted = ours, theirs
 
     def remove(self, spis: IkeSpis) -> None:
         self._note("remove")
