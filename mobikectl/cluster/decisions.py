@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mobikectl.cluster.node_settings import Balance
 from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, Versioned
 from mobikectl.policy.balance import plan
-from mobikectl.policy.cluster import Health, Mechanism, Plan, Reason
+from mobikectl.policy.cluster import CARRIED, LEAVING, Health, Mechanism, Plan, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -30,6 +30,9 @@ MAX_PENDING = 300
 looked at so far from its end."""
 BEGIN_WITHIN_S = 30.0
 """A move that its node did not begin within this time is cancelled: it was planned on numbers that are old by now."""
+CARRY_WITHIN_S = 15.0
+"""A node that is being started carries IKE_SAs over a moment later. So long nobody is redirected from or to it who
+could keep his IKE_SA."""
 MAX_GROUP = 500
 """IKE_SAs of one move (all behind a peer's address): what a record of the journal takes."""
 
@@ -52,6 +55,8 @@ class Memory:
     ordered: int = 0
     """IKE_SAs that the present order still lets be moved."""
     drains: Mapping[str, Allowance] = field(default_factory=dict)
+    not_yet: Mapping[str, float] = field(default_factory=dict)
+    """Nodes that are to carry IKE_SAs over and cannot at the moment, and since when."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def decide(
     """Given a look at the store, what the last round left, the settings and the leader's token, return what to do."""
     now = reading.at
     cancel = tuple(_cancels(reading, token))
-    memory = _hear_orders(reading, memory)
+    memory = replace(_hear_orders(reading, memory), not_yet=_not_yet(reading, memory.not_yet))
     soon = now + policy.interval_s
     if reading.unreadable:
         what = "; ".join(error.message for error in reading.unreadable[:3])
@@ -155,6 +160,13 @@ def _hear_orders(reading: Reading, memory: Memory) -> Memory:
     if apply != memory.applied:
         return replace(memory, applied=apply, ordered=-1)
     return memory
+
+
+def _not_yet(reading: Reading, before: Mapping[str, float]) -> Mapping[str, float]:
+    members = (member.value for member in reading.state.members.values())
+    return {
+        each.name: before.get(each.name, reading.at) for each in members if each.transfer and not each.carries
+    }
 
 
 def _cancels(reading: Reading, token: int) -> Iterator[Cancel]:
@@ -218,6 +230,8 @@ class _Picker:
             if len(move.sas) > MAX_GROUP:
                 self.notes.append(f"{move.sas[0]}: {len(move.sas)} IKE_SAs behind one address are too many")
                 continue
+            if self._could_live(move):
+                continue
             if move.reason is Reason.DRAIN and not self._drain_allows(move):
                 continue
             if not urgent and self.memory.ordered > 0:
@@ -225,6 +239,23 @@ class _Picker:
             room -= 1
             yield move
         self.memory = replace(self.memory, drains=self._drains)
+
+    def _could_live(self, move: PlannedMove) -> bool:
+        """Whether an IKE_SA that would end with a move can be carried over as soon as a node has started."""
+        if move.mechanism not in LEAVING:
+            return False
+        since = [
+            self.memory.not_yet[node] for node in (move.source, move.target) if node in self.memory.not_yet
+        ]
+        ready = max(since, default=-inf) + CARRY_WITHIN_S
+        able = any(self._reading.rows[key][1].capability & CARRIED for key in move.sas)
+        if not able or self._reading.at >= ready:
+            return False
+        self.notes.append(
+            f"{move.source} or {move.target} is being started: its IKE_SAs can be carried over then"
+        )
+        self.next_at = ready if self.next_at is None else min(self.next_at, ready)
+        return True
 
     def _may_balance(self, found: Plan) -> bool:
         """Return whether moves that nobody asked for may begin now."""

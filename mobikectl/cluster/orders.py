@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
-from mobikectl.policy.cluster import Health, Mechanism, Reason
+from mobikectl.policy.cluster import LEAVING, Health, Mechanism, Reason
 from mobikectl.policy.mechanism import choose
 
 if TYPE_CHECKING:
@@ -151,8 +151,16 @@ def _mechanism(
     if order.mechanism is not None:
         policy = replace(policy, mechanisms=frozenset({order.mechanism}))
     code = int(choose(sas, rows, policy, carried=source.carries and target.carries)[0])
+    carries = [node.name for node in (source, target) if not node.carries]
+    if order.mechanism is None and code in LEAVING:
+        members = reading.state.members
+        away = [name for name in carries if members[name].value.transfer]
+        if away and int(choose(sas, rows, policy, carried=True)[0]) not in LEAVING:
+            raise _No(
+                f"{' and '.join(away)} cannot carry IKE_SAs over at this moment, and it would end: order it again, or "
+                f"with `--mechanism {Mechanism(code).word}`"
+            )
     if code:
         return Mechanism(code)
-    carries = [node.name for node in (source, target) if not node.carries]
     also = f"; {' and '.join(carries)} carry no IKE_SAs over" if carries else ""
     raise _No(f"its peer follows no mechanism that is allowed{also}")

@@ -12,6 +12,7 @@ from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, MoveSa, Standing
 from mobikectl.errors import MoveError
 from mobikectl.model import ChildState
 from mobikectl.node.control import BusyError, HeldSa
+from mobikectl.protocol.handover import DID_NOT_ANSWER
 from mobikectl.wire.notify import Notify
 
 if TYPE_CHECKING:
@@ -123,9 +124,7 @@ class CharonControl:
                             case SwitchSuperseded():
                                 raise MoveError("another switch took its place", hint="try again")
             except TimeoutError:
-                raise MoveError(
-                    f"the client did not answer the request to switch within {timeout:g} s", hint="try again"
-                ) from None
+                raise MoveError(f"{DID_NOT_ANSWER} within {timeout:g} s", hint="try again") from None
 
     async def call_back(self, ike_id: int) -> None:
         """As `SaControl`: two INFORMATIONAL requests.

@@ -152,6 +152,10 @@ class ClusterExecutor:
         """How many moves are under way, or ended and not recorded yet."""
         return sum(seen.ours for seen in self._seen.values())
 
+    def is_drained(self) -> bool:
+        """Return whether operators want this node to be empty, as far as that is known."""
+        return self._wishes.known is not None and self._wishes.known.intent.drained
+
     def wake(self) -> None:
         """Something changed that may let a move begin."""
         self._wake.set()

@@ -17,7 +17,7 @@ from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError
 from mobikectl.netlink.esp import Received
 from mobikectl.node.control import unheard
 from mobikectl.node.watching import Step, TargetStep, nobody
-from mobikectl.protocol.handover import Ask, TargetState, asked
+from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import Standing, Stands
@@ -155,7 +155,7 @@ class Intake:
                 await self._watch(Step(TargetStep.HEAR, start.spis))
             answered = held if held.serving and taken is None else await self._heard(start)
             if answered is None:
-                return Standing(Stands.STARTED, "its client did not come")
+                return Standing(Stands.STARTED, DID_NOT_COME)
             await self._watch(Step(TargetStep.ANSWER, start.spis))
             await self._served(answered, taken, start)
             return _standing(TargetState.SERVED)

@@ -142,6 +142,7 @@ class ClusterNode:
                 carrier=self._carriage.carrier if self._carriage is not None else None,
                 prepare=self._prepare,
             )
+            self._reporter.drained = self._executor.is_drained
             async with asyncio.TaskGroup() as tasks:
                 if self._addresses is not None:
                     tasks.create_task(self._addresses.run(), name="virtual IPs")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mobikectl.cluster.backend import lease_clock
 from mobikectl.cluster.records import MoveState
-from mobikectl.policy.cluster import Capability, Mechanism
+from mobikectl.policy.cluster import CARRIED, Capability, Mechanism
 from mobikectl.policy.cluster_settings import MAX_REDIRECTS, REDIRECT_PERIOD_S
+from mobikectl.protocol.handover import BY_THE_CLIENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,8 @@ LONGEST_S = 3600.0
 AVOIDED_S = 600.0
 """A mechanism that failed with an IKE_SA is avoided for at least so long, so that another one is tried next."""
 NODES_MAY_FAIL = 2
-"""So often in a row a move may fail between its nodes (one restarts) before its mechanism is avoided, too."""
+"""So often in a row a move may fail between its nodes (one restarts) before an IKE_SA that has to leave leaves by what
+needs no other node's help."""
 MOVED_S = 3600.0
 """How long it is remembered that a peer was moved."""
 MOST = 250_000
@@ -57,6 +59,9 @@ class _Failures:
 
     count: int = 0
     rest_until: float = 0.0
+    nodes: int = 0
+    """How many of them say nothing of the client, but that the two nodes did not get it done."""
+    nodes_until: float = 0.0
     avoided_until: dict[Mechanism, float] = field(default_factory=dict)
 
 
@@ -106,9 +111,14 @@ class Memory:
         failures = _at(self._failures, key, _Failures)
         failures.count += 1
         rest_s = min(FIRST_S * 2 ** min(failures.count - 1, 20), LONGEST_S)
-        if move.mechanism in NEEDS and (failures.count > NODES_MAY_FAIL or not _of_the_nodes(move)):
-            failures.avoided_until[move.mechanism] = now + max(AVOIDED_S, 4 * rest_s)
-        if move.state is not MoveState.REFUSED or move.mechanism not in NEEDS:
+        avoided_until = now + max(AVOIDED_S, 4 * rest_s)
+        of_the_nodes = _of_the_nodes(move)
+        if of_the_nodes:
+            failures.nodes += 1
+            failures.nodes_until = avoided_until
+        elif move.mechanism in NEEDS:
+            failures.avoided_until[move.mechanism] = avoided_until
+        if of_the_nodes or move.state is not MoveState.REFUSED or move.mechanism not in NEEDS:
             # Not the peer's no to this mechanism, but a path or a peer that does not work: no other one helps now.
             failures.rest_until = now + rest_s
 
@@ -134,15 +144,20 @@ class Memory:
         failures = self._failures.get(key)
         return max(0.0, failures.rest_until - self._clock()) if failures else 0.0
 
-    def capability(self, key: str, seen: Capability) -> Capability:
+    def capability(self, key: str, seen: Capability, *, leaving: bool = False) -> Capability:
         """Given an IKE_SA and what its peer was seen to support, return that without what failed with it lately.
 
-        The next plan then falls back to another mechanism, as far as the settings allow one.
+        The next plan then falls back to another mechanism, as far as the settings allow one. What failed between the
+        nodes takes nothing from a client, which would lose an IKE_SA that lives: it is tried again after a rest. Only
+        where it has to leave this node (``leaving``), and being carried over failed again and again, another way is
+        taken.
         """
         failures = self._failures.get(key)
         if failures is None:
             return seen
         now = self._clock()
+        if leaving and failures.nodes > NODES_MAY_FAIL and failures.nodes_until > now:
+            seen &= ~CARRIED
         for mechanism, until in failures.avoided_until.items():
             if until > now:
                 seen &= ~NEEDS[mechanism]
@@ -150,12 +165,12 @@ class Memory:
 
 
 def _of_the_nodes(move: MoveRecord) -> bool:
-    """Whether a move failed between its nodes: one that is carried over says of its client when that is why."""
+    """Whether a move failed between its nodes, and not because of its client."""
     if move.source == move.target or move.mechanism not in {Mechanism.NOTIFY, Mechanism.IMPLICIT}:
         return False
-    failed = (MoveState.ROLLING_BACK, MoveState.REFUSED)
+    failed = (MoveState.ROLLING_BACK, MoveState.REFUSED, MoveState.TIMED_OUT)
     why = next((step.note for step in move.steps if step.state in failed), "")
-    return bool(why) and "client" not in why
+    return not any(of_the_client in why for of_the_client in BY_THE_CLIENT)
 
 
 _K = TypeVar("_K")

@@ -98,6 +98,8 @@ class Reporter:
         self.published_at: float | None = None
         self.copies: Callable[[], int] = lambda: 0
         """Tells how many copies of other nodes' IKE_SAs are here."""
+        self.drained: Callable[[], bool] = lambda: False
+        """Tells whether operators want this node to be empty."""
         self._settings = settings
         self._instance = instance
         self._beside = beside
@@ -243,7 +245,7 @@ class Reporter:
             address=ip_address(str(sa.path.local).partition("%")[0]),
             bytes_per_s=round(rate.bytes_per_s, 1),
             packets_per_s=round(rate.packets_per_s, 1),
-            capability=memory.capability(key, seen),
+            capability=memory.capability(key, seen, leaving=self._is_left()),
             behind_nat=rows.behind_nat(sa, userland=self._measured.userland),
             pool=self._pools.of(sa.remote_vips),
             site=settings.site,
@@ -251,6 +253,11 @@ class Reporter:
             redirects=memory.redirects(peer_id),
             refused_for_s=round(memory.refused_for(key), 1),
         )
+
+    def _is_left(self) -> bool:
+        """Whether every IKE_SA has to leave this node, and not only for the better."""
+        impaired = self.last is not None and self.last.health is Health.IMPAIRED
+        return impaired or self.drained() or self._settings.maintenance_file.exists()
 
     # --- telling --------------------------------------------------------------------------------
 

@@ -60,6 +60,12 @@ class Capability(IntFlag):
     """REDIRECT_SUPPORTED (RFC 5685 section 9.1)."""
 
 
+LEAVING = frozenset({Mechanism.REDIRECT, Mechanism.RECONNECT})
+"""By these a client ends its IKE_SA and makes a new one."""
+CARRIED = Capability.SWITCH | Capability.MOBIKE
+"""One of these a peer needs to keep its IKE_SA at another node."""
+
+
 class Health(Enum):
     """What a node can still do, as seen by the others."""
 

@@ -47,6 +47,12 @@ class SourceState(Enum):
     """It ended here as IKE_SAs do: it was deleted, or a rekeying took its place."""
 
 
+DID_NOT_COME: Final = "its client did not come"
+DID_NOT_ANSWER: Final = "its client did not answer the request to switch"
+BY_THE_CLIENT: Final = (DID_NOT_COME, DID_NOT_ANSWER)
+"""Why a handover can fail that says something of the client. All else is of the nodes, and of the moment."""
+
+
 class Event(Enum):
     """What happened at the source."""
 

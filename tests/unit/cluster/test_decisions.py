@@ -10,7 +10,7 @@ from mobikectl.cluster.decisions import BEGIN_WITHIN_S, Decision, Memory, decide
 from mobikectl.cluster.node_settings import Balance
 from mobikectl.cluster.records import ClusterIntent, MoveState
 from mobikectl.errors import StoreValueError
-from mobikectl.policy.cluster import Capability, Health, Mechanism, Reason
+from mobikectl.policy.cluster import Capability, Capacity, Health, Mechanism, Reason
 
 from .a_cluster import POLICY, TOKEN, Cluster, row
 
@@ -56,6 +56,44 @@ def test_a_new_leader_plans_when_it_has_heard_from_the_nodes_itself() -> None:
     moves = leader.round().moves
     assert {(move.source, move.target, move.reason) for move in moves} == {("gw1", "gw2", Reason.SPREAD)}
     assert len(moves) == 4
+
+
+ROOM = Capacity(bytes_per_s=100.0, sas=1000.0)
+
+
+def test_nobody_is_redirected_to_a_node_that_is_just_being_started_and_will_carry_his_ike_sa() -> None:
+    cluster = lopsided()
+    cluster.join(1, carries=True, transfer="198.18.1.1:4511", capacity=ROOM)
+    cluster.join(2, transfer="198.18.2.1:4511", capacity=ROOM)
+    leader = Leader(cluster).warm()
+    decision = leader.round()
+    assert not decision.moves
+    assert any("is being started" in note for note in decision.notes)
+    cluster.join(2, carries=True, transfer="198.18.2.1:4511", capacity=ROOM)
+    assert {move.mechanism for move in leader.round().moves} == {Mechanism.NOTIFY}
+
+
+def test_a_node_that_does_not_come_to_carry_anything_is_not_waited_for_for_ever() -> None:
+    cluster = lopsided()
+    cluster.join(1, transfer="198.18.1.1:4511")
+    cluster.join(2, carries=True, transfer="198.18.2.1:4511")
+    cluster.intend(1, drained=True)
+    leader = Leader(cluster).warm()
+    decision = leader.round()
+    assert not decision.moves
+    assert decision.next_at <= cluster.now + decisions.CARRY_WITHIN_S
+    for _ in range(int(decisions.CARRY_WITHIN_S)):
+        decision = leader.round()
+    assert {move.mechanism for move in decision.moves} == {Mechanism.REDIRECT}
+
+
+def test_clients_that_can_only_be_redirected_do_not_wait() -> None:
+    cluster = Cluster(1, 2, sas=1000.0)
+    cluster.serve(1, *(row(1, n, rate=10.0, capability=Capability.REDIRECT) for n in range(1, 9)))
+    cluster.join(1, transfer="198.18.1.1:4511")
+    cluster.join(2, carries=True, transfer="198.18.2.1:4511")
+    cluster.intend(1, drained=True)
+    assert {move.mechanism for move in Leader(cluster).warm().round().moves} == {Mechanism.REDIRECT}
 
 
 def test_after_a_silence_of_the_store_old_reports_do_not_count() -> None:

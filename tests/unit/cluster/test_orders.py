@@ -71,6 +71,29 @@ def test_where_one_node_carries_nothing_it_is_redirected() -> None:
     assert move.mechanism is Mechanism.REDIRECT
 
 
+def test_where_a_node_is_just_being_started_it_is_not_redirected_but_refused_for_the_moment() -> None:
+    cluster = two()
+    cluster.join(1, carries=True, transfer="198.18.1.1:4511")
+    cluster.join(2, transfer="198.18.2.1:4511")
+    leader = Leader(cluster)
+    refused = leader.one()
+    assert refused.move is None
+    assert "gw2 cannot carry IKE_SAs over at this moment" in refused.refused
+    assert "--mechanism redirect" in refused.refused
+    ordered = leader.one(mechanism=Mechanism.REDIRECT).move
+    assert ordered is not None
+    assert ordered.mechanism is Mechanism.REDIRECT
+
+
+def test_a_client_that_can_only_be_redirected_is_wherever_a_node_is_started() -> None:
+    cluster = two(capability=Capability.REDIRECT)
+    cluster.join(1, carries=True, transfer="198.18.1.1:4511")
+    cluster.join(2, transfer="198.18.2.1:4511")
+    move = Leader(cluster).one().move
+    assert move is not None
+    assert move.mechanism is Mechanism.REDIRECT
+
+
 def test_an_ordered_mechanism_is_taken_or_refused_and_no_other_tried() -> None:
     leader = Leader(two())
     move = leader.one(mechanism=Mechanism.RECONNECT).move

@@ -10,6 +10,7 @@ from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
 from mobikectl.node import memory as module
 from mobikectl.node.memory import FIRST_S, LONGEST_S, Memory, peer_of
 from mobikectl.policy.cluster import Capability, Mechanism, Reason
+from mobikectl.protocol.handover import DID_NOT_COME
 
 FULL = Capability.MOBIKE | Capability.SWITCH | Capability.REDIRECT
 S = MoveState
@@ -28,6 +29,7 @@ def a_move(
     mechanism: Mechanism = Mechanism.REDIRECT,
     key: str = "gw1/alice#7",
     at: float = 0.0,
+    note: str = "",
 ) -> MoveRecord:
     node = key.partition("/")[0]
     return MoveRecord(
@@ -39,7 +41,7 @@ def a_move(
         reason=Reason.SPREAD,
         source_address=ip_address("198.18.1.1"),
         target_address=ip_address("198.18.3.1"),
-        steps=tuple(MoveStep(state, at) for state in (S.PLANNED, *states)),
+        steps=tuple(MoveStep(state, at, note) for state in (S.PLANNED, *states)),
         number=number,
     )
 
@@ -63,21 +65,45 @@ def test_each_move_counts_once_however_often_the_journal_tells_of_it() -> None:
     assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.REDIRECT
 
 
-def test_what_fails_between_the_nodes_takes_a_mechanism_from_a_client_the_third_time_only() -> None:
-    memory = Memory(Clock())
-    for number in (1, 2, 3):
+def a_failure_of_the_nodes(number: int, mechanism: Mechanism = Mechanism.NOTIFY) -> MoveRecord:
+    move = a_move(number, S.REQUESTED, mechanism=mechanism)
+    return move.to(S.ROLLING_BACK, at=1.0, note="the source was restarted").to(S.ROLLED_BACK, at=1.0)
+
+
+def test_what_fails_between_the_nodes_takes_no_mechanism_from_a_client_and_is_tried_after_a_rest() -> None:
+    clock = Clock()
+    memory = Memory(clock)
+    for number in range(8):
+        memory.take(a_failure_of_the_nodes(number))
+        assert memory.refused_for("gw1/alice#7") == min(FIRST_S * 2**number, LONGEST_S)
         assert memory.capability("gw1/alice#7", FULL) == FULL
-        move = a_move(number, S.REQUESTED, mechanism=Mechanism.NOTIFY)
-        move = move.to(S.ROLLING_BACK, at=1.0, note="the source was restarted").to(S.ROLLED_BACK, at=1.0)
-        memory.take(move)
-        assert memory.refused_for("gw1/alice#7") >= FIRST_S
-    assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.SWITCH
+
+
+def test_where_it_has_to_leave_what_the_nodes_failed_to_do_three_times_is_done_without_them() -> None:
+    clock = Clock()
+    memory = Memory(clock)
+    for number in (1, 2, 3):
+        assert memory.capability("gw1/alice#7", FULL, leaving=True) == FULL
+        memory.take(a_failure_of_the_nodes(number))
+    assert memory.capability("gw1/alice#7", FULL, leaving=True) == Capability.REDIRECT
+    assert memory.capability("gw1/alice#7", FULL) == FULL
+    clock.now += 601
+    assert memory.capability("gw1/alice#7", FULL, leaving=True) == FULL
+
+
+@pytest.mark.parametrize("state", [S.REFUSED, S.TIMED_OUT])
+def test_what_a_node_refuses_or_loses_is_not_tried_again_at_once(state: MoveState) -> None:
+    memory = Memory(Clock())
+    move = a_move(1, S.REQUESTED, mechanism=Mechanism.NOTIFY)
+    memory.take(move.to(state, at=1.0, note="gw3: this node's charon has no connection vpn"))
+    assert memory.refused_for("gw1/alice#7") == FIRST_S
+    assert memory.capability("gw1/alice#7", FULL) == FULL
 
 
 def test_a_client_that_did_not_come_is_tried_by_another_mechanism_next() -> None:
     memory = Memory(Clock())
     move = a_move(1, S.REQUESTED, mechanism=Mechanism.NOTIFY)
-    memory.take(move.to(S.ROLLING_BACK, at=1.0, note="its client did not come").to(S.ROLLED_BACK, at=1.0))
+    memory.take(move.to(S.ROLLING_BACK, at=1.0, note=DID_NOT_COME).to(S.ROLLED_BACK, at=1.0))
     assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.SWITCH
 
 
@@ -106,7 +132,7 @@ def test_a_peer_or_path_that_does_not_work_is_left_alone_longer_each_time(state:
     memory = Memory(clock)
     steps = (S.REQUESTED, S.ROLLING_BACK, state)
     for count in range(12):
-        memory.take(a_move(count, *steps, mechanism=Mechanism.NOTIFY))
+        memory.take(a_move(count, *steps, mechanism=Mechanism.NOTIFY, note=DID_NOT_COME))
         rest_s = memory.refused_for("gw1/alice#7")
         assert rest_s == min(FIRST_S * 2**count, LONGEST_S)
         clock.now += rest_s
@@ -119,9 +145,9 @@ def test_a_peer_or_path_that_does_not_work_is_left_alone_longer_each_time(state:
 def test_a_no_to_one_mechanism_leaves_the_others_at_once() -> None:
     clock = Clock()
     memory = Memory(clock)
-    memory.take(a_move(1, S.REQUESTED, S.REFUSED, mechanism=Mechanism.NOTIFY))
+    memory.take(a_move(1, S.REQUESTED, S.REFUSED, mechanism=Mechanism.REDIRECT))
     assert memory.refused_for("gw1/alice#7") == 0
-    assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.SWITCH
+    assert memory.capability("gw1/alice#7", FULL) == FULL & ~Capability.REDIRECT
     assert memory.capability("gw1/bob#8", FULL) == FULL
     clock.now += 601
     assert memory.capability("gw1/alice#7", FULL) == FULL
