@@ -130,11 +130,9 @@ async def test_a_gateway_says_no_to_a_silence_that_is_too_long_for_it(pair: Lab)
 async def test_a_gateway_promises_no_more_than_its_own_timers_allow(lab: Lab) -> None:
     await lab.gateway.start()
     await lab.client.start()
-    await lab.load(
-        lab.gateway, "gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32", dpd_delay="100s"
-    )
-    await lab.load(lab.client, "client", "gateway", "198.18.2.10", "198.19.1.1/32", "198.19.2.1/32")
-    await lab.initiate()
+    await lab.gateway.load("gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32", dpd_delay="100s")
+    await lab.client.load("client", "gateway", "198.18.2.10", "198.19.1.1/32", "198.19.2.1/32")
+    await lab.client.initiate()
     async with beside(lab.gateway, KIVINEN):
         refused = await announce(lab, 3600)
         assert (refused.outcome, refused.most_s) == (Outcome.REFUSED, 100)

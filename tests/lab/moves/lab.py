@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import os
 import secrets
-import subprocess
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
 from mobikectl.lab.capture import open_in
 from mobikectl.wire.ha_chain import IkeSpis
 
-from ..rmobike.lab import BASE_PLUGINS, Node, Ping, run
+from ..rmobike.lab import BASE_PLUGINS, Node, Ping, Routed, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +47,7 @@ HA = """
 """
 
 
-class MoveLab:
+class MoveLab(Routed):
     """The namespaces, and what is in them."""
 
     def __init__(self, directory: Path, *, plugin: bool = True, kernel: bool = False) -> None:
@@ -135,11 +134,11 @@ class MoveLab:
                 self.brokers[name] = await self.open_broker(name)
         await asyncio.gather(*(node.start() for node in self.nodes))
         for name in self.gateways:
-            await self.load(
-                self.gateways[name], "gateway", "client", "%any", f"{SERVICE}/32", f"{CLIENT_INSIDE}/32"
+            await self.gateways[name].load(
+                "gateway", "client", "%any", f"{SERVICE}/32", f"{CLIENT_INSIDE}/32"
             )
-        await self.load(
-            self.client, "client", "gateway", self.address("gw1"), f"{CLIENT_INSIDE}/32", f"{SERVICE}/32"
+        await self.client.load(
+            "client", "gateway", self.address("gw1"), f"{CLIENT_INSIDE}/32", f"{SERVICE}/32"
         )
 
     async def open_broker(self, gateway: str) -> HaBroker:
@@ -155,79 +154,12 @@ class MoveLab:
     def owner(self, gateway: str) -> Callable[[], int | None]:
         return lambda: open_in(self.gateways[gateway].ns, owner_of_charons_port)
 
-    async def load(
-        self, node: Node, me: str, other: str, remote: str, local_ts: str, remote_ts: str, **options: Any
-    ) -> None:
-        async with node.vici as session:
-            await session.request(
-                "load-shared",
-                {"id": "psk", "type": "IKE", "data": "a secret of the lab", "owners": ["client", "gateway"]},
-            )
-            await session.request(
-                "load-conn",
-                {
-                    "vpn": {
-                        "version": "2",
-                        "remote_addrs": [remote],
-                        "proposals": ["aes128-sha256-x25519"],
-                        "local": {"auth": "psk", "id": me},
-                        "remote": {"auth": "psk", "id": other},
-                        "children": {
-                            "net": {
-                                "local_ts": [local_ts],
-                                "remote_ts": [remote_ts],
-                                "esp_proposals": ["aes128gcm16"],
-                                "rekey_time": "0",
-                            }
-                        },
-                        "rekey_time": "0",
-                        **options,
-                    }
-                },
-            )
-
-    def nft(self, rules: str) -> None:
-        """Load nftables rules into the router."""
-        command = ["ip", "netns", "exec", self.router, "nft", "-f", "-"]
-        subprocess.run(command, input=rules.encode(), check=True, timeout=30)
-
     def masquerade(self) -> None:
-        """Put the client behind a strict NAT: nothing comes in but answers."""
-        self.nft(
-            """table ip nat {
-                 chain post {
-                   type nat hook postrouting priority 100
-                   ip saddr 198.18.1.2 masquerade
-                 }
-               }
-               table ip guard {
-                 chain passing {
-                   type filter hook forward priority 0
-                   oifname "up1" ct state { established, related } accept
-                   oifname "up1" drop
-                 }
-               }
-            """
-        )
-
-    def block(self, gateway: str) -> None:
-        """Drop what goes to a gateway, and what comes from it."""
-        address = self.address(gateway)
-        self.nft(
-            f"""table ip dead {{
-                  chain passing {{
-                    type filter hook forward priority -10
-                    ip daddr {address} drop
-                    ip saddr {address} drop
-                  }}
-                }}
-            """
-        )
+        """Put the client behind a strict NAT."""
+        self.strict_nat("ip saddr 198.18.1.2 masquerade", 'oifname "up1"')
 
     async def connect(self) -> None:
-        async with self.client.vici as session:
-            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
-        await self.client.event("ike-updown", up="yes")
+        await self.client.initiate()
 
     async def rekey(self, node: Node, **what: str) -> None:
         async with node.vici as session:

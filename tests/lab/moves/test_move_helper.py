@@ -265,8 +265,8 @@ async def test_what_came_due_during_the_freeze_is_made_up_for(lab: MoveLab) -> N
     await lab.start()
     await taken(lab)
     gateway = lab.gateways["gw1"]
-    await lab.load(
-        gateway, "gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32", rekey_time="3", rand_time="0"
+    await gateway.load(
+        "gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32", rekey_time="3", rand_time="0"
     )
     await lab.connect()
     spis = spis_of(await gateway.sa())

@@ -88,7 +88,7 @@ async def test_a_client_that_does_not_come_stays_without_loss(ring: MoveLab, sit
         async with ring.client.control as session:
             await session.request("set-policy", {"accept": "listed", "allow": ""})
     else:
-        ring.block("gw2")
+        ring.block(ring.address("gw2"))
     sites.sites["gw2"].intake._times = IntakeTimes(appear_s=10, answer_s=1.0)
     ping = await ring.ping(500)
     await asyncio.sleep(0.3)
@@ -110,7 +110,7 @@ async def test_a_client_that_does_not_come_stays_without_loss(ring: MoveLab, sit
 async def test_a_client_that_was_asked_and_does_not_reach_the_target_is_asked_back(
     ring: MoveLab, sites: Sites
 ) -> None:
-    ring.block("gw2")
+    ring.block(ring.address("gw2"))
     sites.sites["gw2"].intake._times = IntakeTimes(appear_s=10, answer_s=1.0)
     ended = await sites.move("gw1", "gw2", r=True)
     assert ended.state is S.KEPT

@@ -179,6 +179,40 @@ class Node:
                 await asyncio.to_thread(self.process.wait, 20)
         return self.process.returncode
 
+    async def load(
+        self, me: str, other: str, remote: str, local_ts: str, remote_ts: str, **options: Any
+    ) -> None:
+        """Load the connection ``vpn`` with the CHILD_SA ``net``, and its secret."""
+        async with self.vici as session:
+            await session.request(
+                "load-shared",
+                {"id": "psk", "type": "IKE", "data": "a secret of the lab", "owners": ["client", "gateway"]},
+            )
+            connection = {
+                "version": "2",
+                "remote_addrs": [remote],
+                "proposals": ["aes128-sha256-x25519"],
+                "local": {"auth": "psk", "id": me},
+                "remote": {"auth": "psk", "id": other},
+                "children": {
+                    "net": {
+                        "local_ts": [local_ts],
+                        "remote_ts": [remote_ts],
+                        "esp_proposals": ["aes128gcm16"],
+                        "rekey_time": "0",
+                    }
+                },
+                "rekey_time": "0",
+                **options,
+            }
+            await session.request("load-conn", {"vpn": connection})
+
+    async def initiate(self) -> None:
+        """Bring the connection up."""
+        async with self.vici as session:
+            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
+        await self.event("ike-updown", up="yes")
+
     async def command(self, name: str, /, **args: Any) -> dict[str, Any]:
         """Send a command to the plugin; underscores in names stand for hyphens."""
         async with self.control as session:
@@ -245,7 +279,50 @@ def text(message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-class Lab:
+class Routed:
+    """A lab whose nodes meet at a router, which can be told what to let through."""
+
+    router: str
+
+    def nft(self, rules: str) -> None:
+        """Load nftables rules into the router."""
+        command = ["ip", "netns", "exec", self.router, "nft", "-f", "-"]
+        subprocess.run(command, input=rules.encode(), check=True, timeout=30)
+
+    def strict_nat(self, translate: str, inwards: str) -> None:
+        """Translate what a rule says; what goes inwards has to be an answer."""
+        self.nft(
+            f"""table ip nat {{
+                  chain post {{
+                    type nat hook postrouting priority 100
+                    {translate}
+                  }}
+                }}
+                table ip guard {{
+                  chain passing {{
+                    type filter hook forward priority 0
+                    {inwards} ct state {{ established, related }} accept
+                    {inwards} drop
+                  }}
+                }}
+            """
+        )
+
+    def block(self, address: str) -> None:
+        """Drop what goes to an address, and what comes from it."""
+        self.nft(
+            f"""table ip dead {{
+                  chain passing {{
+                    type filter hook forward priority -10
+                    ip daddr {address} drop
+                    ip saddr {address} drop
+                  }}
+                }}
+            """
+        )
+
+
+class Lab(Routed):
     """The namespaces, and what is in them."""
 
     def __init__(self, directory: Path) -> None:
@@ -287,88 +364,19 @@ class Lab:
         run("ip", "-n", ns, "route", "add", "default", "via", gw4, "dev", dev, "metric", str(metric))
         run("ip", "-n", ns, "-6", "route", "add", "default", "via", gw6, "dev", dev, "metric", str(metric))
 
-    def nft(self, rules: str) -> None:
-        """Load nftables rules into the router."""
-        subprocess.run(
-            ["ip", "netns", "exec", self.router, "nft", "-f", "-"],
-            input=rules.encode(),
-            check=True,
-            timeout=30,
-        )
-
     def masquerade(self) -> None:
-        """Put the client behind a strict NAT: nothing comes in but answers."""
-        self.nft(
-            """table ip nat {
-                 chain post {
-                   type nat hook postrouting priority 100
-                   oifname "b0" masquerade
-                 }
-               }
-               table ip guard {
-                 chain passing {
-                   type filter hook forward priority 0
-                   iifname "b0" ct state { established, related } accept
-                   iifname "b0" drop
-                 }
-               }
-            """
-        )
-
-    def block(self, address: str) -> None:
-        """Drop what goes to an address, and what comes from it."""
-        self.nft(
-            f"""table ip dead {{
-                  chain passing {{
-                    type filter hook forward priority -10
-                    ip daddr {address} drop
-                    ip saddr {address} drop
-                  }}
-                }}
-            """
-        )
+        """Put the client behind a strict NAT."""
+        self.strict_nat('oifname "b0" masquerade', 'iifname "b0"')
 
     async def connect(self, remote: str = "198.18.2.10", **options: Any) -> None:
         """Load the connection on both sides and bring it up."""
         await self.load_pair(remote, **options)
-        await self.initiate()
+        await self.client.initiate()
 
     async def load_pair(self, remote: str = "198.18.2.10", **options: Any) -> None:
         """Load the connection on both sides; options are the client's."""
-        await self.load(self.gateway, "gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32")
-        await self.load(self.client, "client", "gateway", remote, "198.19.1.1/32", "198.19.2.1/32", **options)
-
-    async def initiate(self) -> None:
-        async with self.client.vici as session:
-            await session.request("initiate", {"child": "net", "ike": "vpn", "timeout": "-1"})
-        await self.client.event("ike-updown", up="yes")
-
-    async def load(
-        self, node: Node, me: str, other: str, remote: str, local_ts: str, remote_ts: str, **options: Any
-    ) -> None:
-        async with node.vici as session:
-            await session.request(
-                "load-shared",
-                {"id": "psk", "type": "IKE", "data": "a secret of the lab", "owners": ["client", "gateway"]},
-            )
-            connection = {
-                "version": "2",
-                "remote_addrs": [remote],
-                "proposals": ["aes128-sha256-x25519"],
-                "local": {"auth": "psk", "id": me},
-                "remote": {"auth": "psk", "id": other},
-                "children": {
-                    "net": {
-                        "local_ts": [local_ts],
-                        "remote_ts": [remote_ts],
-                        "esp_proposals": ["aes128gcm16"],
-                        "rekey_time": "0",
-                    }
-                },
-                "rekey_time": "0",
-                **options,
-            }
-            await session.request("load-conn", {"vpn": connection})
+        await self.gateway.load("gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32")
+        await self.client.load("client", "gateway", remote, "198.19.1.1/32", "198.19.2.1/32", **options)
 
     async def ping(self, count: int) -> Ping:
         """Start a ping through the tunnel, one each 10 ms."""

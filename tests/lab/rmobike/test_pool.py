@@ -32,12 +32,8 @@ async def load(lab: Lab, vips: str = ANY) -> None:
     dynamic = {"net": {"esp_proposals": ["aes128gcm16"], "rekey_time": "0"}}
     children_client = {"net": {**dynamic["net"], "remote_ts": ["198.19.2.1/32"]}}
     children_gateway = {"net": {**dynamic["net"], "local_ts": ["198.19.2.1/32"]}}
-    await lab.load(
-        lab.gateway, "gateway", "client", "%any", "", "", pools=["inside"], children=children_gateway
-    )
-    await lab.load(
-        lab.client, "client", "gateway", "198.18.2.10", "", "", vips=[vips], children=children_client
-    )
+    await lab.gateway.load("gateway", "client", "%any", "", "", pools=["inside"], children=children_gateway)
+    await lab.client.load("client", "gateway", "198.18.2.10", "", "", vips=[vips], children=children_client)
 
 
 async def listed(plugin: Rmobike) -> dict[str, StockEntry]:
@@ -67,7 +63,7 @@ async def test_a_client_gets_an_address_of_the_stock_and_the_same_when_it_comes_
             await stock.add("inside", [(FIRST, "somebody else"), (SECOND, None), (THIRD, None)])
             == frozenset()
         )
-        await started.initiate()
+        await started.client.initiate()
         told = await started.gateway.event("address-acquired")
         assert (told["address"], told["identity"], told["pool"], told["free"]) == (
             "198.19.8.2",
@@ -81,7 +77,7 @@ async def test_a_client_gets_an_address_of_the_stock_and_the_same_when_it_comes_
         await terminate(started)
         assert (await listed(plugin))["198.19.8.2"].online == 0
         await stock.add("inside", [(THIRD, None)])
-        await started.initiate()
+        await started.client.initiate()
         await started.gateway.event("address-acquired", address="198.19.8.2", free="1")
 
 
@@ -92,7 +88,7 @@ async def test_an_empty_stock_refuses_the_client_cleanly_and_says_so(started: La
         await stock.set_pool("inside", NETWORK)
         await stock.add("inside", [(FIRST, "somebody else")])
         with contextlib.suppress(CharonError):  # the IKE_SA is up, its CHILD_SA is not
-            await started.initiate()
+            await started.client.initiate()
         told = await started.gateway.event("pool-exhausted")
         assert (told["pool"], told["identity"]) == ("inside", "client")
         assert "INTERNAL_ADDRESS_FAILURE" in started.gateway.log
@@ -110,12 +106,12 @@ async def test_an_address_that_an_ike_sa_may_have_is_given_only_to_its_peer_that
         await stock.add("inside", [(FIRST, "client")], elsewhere=where == "elsewhere", held=where == "held")
         await stock.add("inside", [(SECOND, None)])
         await load(started)
-        await started.initiate()
+        await started.client.initiate()
         await started.gateway.event("address-acquired", address="198.19.8.2")
         await terminate(started)
         await stock.remove("inside", [SECOND])
         await load(started, "198.19.8.1")
-        await started.initiate()
+        await started.client.initiate()
         await started.gateway.event("address-acquired", address="198.19.8.1")
 
 
