@@ -42,6 +42,7 @@ COMMANDS: dict[str, str] = {
     "status": "mobikectl.cli.status:status",
     "switch": "mobikectl.cli.switch:switch",
     "timeline": "mobikectl.cli.timeline:timeline",
+    "top": "mobikectl.cli.top:top",
     "undrain": "mobikectl.cli.drain:undrain",
     "unpin": "mobikectl.cli.pin:unpin",
     "weight": "mobikectl.cli.intents:weight",

@@ -11,13 +11,14 @@ import click
 
 from mobikectl.cli.cluster import complete_node, open_cluster, require_node, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
-from mobikectl.cli.journal import COLOUR, as_dict, clock, line, state_cell, steps_line, took, what, where
+from mobikectl.cli.journal import COLOUR, as_dict, clock, line, state_cell, steps_line, what, where
 from mobikectl.cli.output import console, human_seconds, json_option, print_json, print_table
 from mobikectl.cluster.backend import Gap
 from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.records import Versioned
 from mobikectl.cluster.store import MAX_TAIL
 from mobikectl.errors import StoreUnreachableError
+from mobikectl.watch.moves import took
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mobikectl.cli.output import coloured, human_seconds
+from mobikectl.cli.output import coloured, human_seconds, visible
 from mobikectl.cluster.records import MoveState
+from mobikectl.watch.moves import timed_steps, took
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from mobikectl.cluster.records import MoveRecord, MoveStep
+    from mobikectl.cluster.records import MoveRecord
 
 COLOUR = {
     MoveState.PLANNED: "dim",
@@ -51,28 +52,10 @@ def as_dict(move: MoveRecord) -> dict[str, Any]:
     }
 
 
-def timed_steps(move: MoveRecord) -> list[tuple[MoveStep, float | None]]:
-    """Given a move, return each step with the seconds since the one before.
-
-    The first has none; the second is by another clock (the leader planned, the source began): never below zero.
-    """
-    found: list[tuple[MoveStep, float | None]] = [(move.steps[0], None)]
-    for before, step in zip(move.steps, move.steps[1:], strict=False):
-        found.append((step, round(max(step.at - before.at, 0.0), 6)))
-    return found
-
-
-def took(move: MoveRecord) -> float | None:
-    """Given a move, return the seconds from its beginning at the source to its end; None: it has not both."""
-    if not move.done or len(move.steps) < 3:
-        return None
-    return round(max(move.steps[-1].at - move.steps[1].at, 0.0), 6)
-
-
 def what(move: MoveRecord) -> str:
     """Given a move, return what it moves."""
     more = f" and {len(move.sas) - 1} more" if len(move.sas) > 1 else ""
-    return f"{move.sas[0]}{more}"
+    return f"{visible(move.sas[0])}{more}"
 
 
 def where(move: MoveRecord) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
-from mobikectl.cli.output import console, json_option
+from mobikectl.cli.output import console, json_option, visible
 from mobikectl.control import ControlClient
 
 if TYPE_CHECKING:
@@ -95,4 +95,4 @@ def _show(event: dict[str, Any], as_json: bool) -> None:
     console.print(f"{clock} ", end="", style="dim")
     console.print(f"{source:<8} ", end="", style=COLOURS.get(source, ""))
     console.print(f"{event['name']:<18} ", end="", style="bold")
-    console.print(event["text"], markup=False)
+    console.print(visible(event["text"]), markup=False)

@@ -10,26 +10,24 @@ from mobikectl.cli.cluster import open_cluster, warn
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.outlook import Advisor
 from mobikectl.cli.output import coloured, console, counted, human_bytes, json_option, print_json, print_table
+from mobikectl.cli.top_draw import HEALTH_STYLE, bar
 from mobikectl.cluster.caveats import caveats
-from mobikectl.policy.balance_places import Places, health_now
-from mobikectl.policy.cluster import Health
+from mobikectl.observe.plain import plain
+from mobikectl.policy.balance_places import Places
+from mobikectl.watch.cluster import node_rows
+from mobikectl.watch.rows import AWAY
 
 if TYPE_CHECKING:
     from rich.text import Text
 
     from mobikectl.cluster.reading import Reading
-    from mobikectl.policy.cluster import Node
     from mobikectl.policy.cluster_settings import BalanceSettings
+    from mobikectl.watch.rows import NodeRow
 
 BAR = 10
 """Characters of a full bar."""
-STYLE = {
-    Health.HEALTHY.value: "green",
-    Health.IMPAIRED.value: "red",
-    Health.DEAD.value: "red",
-    Health.UNKNOWN.value: "yellow",
-}
-AWAY = "away"
+OF_ABSENT = ("node", "there", "leader", "health", "drained", "weight", "by", "note")
+"""What is known of a node that is no member."""
 
 
 @click.command()
@@ -59,65 +57,19 @@ async def nodes(settings: Settings, as_json: bool) -> None:
 def _report(reading: Reading, policy: BalanceSettings) -> dict[str, Any]:
     state, places = reading.state, Places(reading.view, policy, reading.at)
     leader = state.leader
-    used = (places.load / places.capacity).max(axis=1) if len(reading.view.nodes) else []
-    found = [_node(node, float(used[i]), reading, policy) for i, node in enumerate(reading.view.nodes)]
-    found += [_absent(name, reading) for name in sorted(state.intents) if name not in state.members]
     return {
         "leader": leader.node if leader else None,
         "paused": state.cluster.value.paused,
         "even_level": round(places.even_level(places.load), 6),
         "moves_under_way": sum(len(move.value.sas) for move in reading.pending),
-        "nodes": found,
+        "nodes": [_node(node) for node in node_rows(reading, policy, places)],
         "notes": [*caveats(state), *places.notes, *reading.notes],
     }
 
 
-def _node(node: Node, used: float, reading: Reading, policy: BalanceSettings) -> dict[str, Any]:
-    state = reading.state
-    intent = state.intent(node.name).value
-    said = state.reports.get(node.name)
-    report = said.value if said else None
-    return {
-        "node": node.name,
-        "there": True,
-        "leader": state.leader is not None and state.leader.node == node.name,
-        "health": health_now(node, policy, reading.at).value,
-        "health_note": report.note if report else "it did not report yet",
-        "drained": intent.drained,
-        "maintenance": bool(report and report.maintenance),
-        "by": intent.by,
-        "note": intent.note,
-        "used": round(used, 6),
-        "overload_limit": node.overload_limit,
-        "weight": node.weight,
-        "ike_sas": node.load.ike_sas,
-        "standby": report.copies if report else 0,
-        "carries": node.carries,
-        "half_open": node.load.half_open,
-        "child_sas": node.load.child_sas,
-        "bytes_per_s": node.load.bytes_per_s,
-        "packets_per_s": node.load.packets_per_s,
-        "cpu": node.load.cpu,
-        "memory": node.load.memory,
-        "addresses": [{"ip": str(address.ip), "up": address.usable} for address in node.addresses],
-        "site": node.site,
-        "pools": sorted(node.pools) if node.pools is not None else None,
-        "version": state.members[node.name].value.version,
-    }
-
-
-def _absent(name: str, reading: Reading) -> dict[str, Any]:
-    intent = reading.state.intent(name).value
-    return {
-        "node": name,
-        "there": False,
-        "leader": False,
-        "health": AWAY,
-        "drained": intent.drained,
-        "weight": intent.weight,
-        "by": intent.by,
-        "note": intent.note,
-    }
+def _node(node: NodeRow) -> dict[str, Any]:
+    found: dict[str, Any] = plain(node)
+    return found if node.there else {key: found[key] for key in OF_ABSENT}
 
 
 def _show(report: dict[str, Any]) -> None:
@@ -151,7 +103,7 @@ def _row(node: dict[str, Any]) -> list[object]:
         _health(node),
         _wanted(node),
         f"{node['used']:.1%}",
-        _bar(node["used"], node["overload_limit"]),
+        bar(node["used"], node["overload_limit"], BAR),
         f"{node['ike_sas']}{half_open}",
         node["standby"] if node["carries"] else "-",
         f"{human_bytes(node['bytes_per_s'])}/s",
@@ -171,7 +123,7 @@ def _absent_row(node: dict[str, Any]) -> list[object]:
 
 def _health(node: dict[str, Any]) -> Text:
     note = f": {node['health_note']}" if node["health_note"] else ""
-    return coloured(node["health"] + note, STYLE[node["health"]])
+    return coloured(node["health"] + note, HEALTH_STYLE[node["health"]])
 
 
 def _wanted(node: dict[str, Any]) -> str:
@@ -180,9 +132,3 @@ def _wanted(node: dict[str, Any]) -> str:
     if node["drained"]:
         return f"drained{behind}"
     return "maintenance" if node.get("maintenance") else "-"
-
-
-def _bar(used: float, limit: float) -> Text:
-    full = min(round(used * BAR), BAR)
-    style = "red" if used > limit else "green" if used <= 0.75 * limit else "yellow"
-    return coloured("█" * full + "░" * (BAR - full), style)

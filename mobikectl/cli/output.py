@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -21,6 +22,9 @@ Command = TypeVar("Command", bound="Callable[..., Any]")
 
 WIDE = 200
 """Columns when the output is no terminal: a program or a file reads it, nothing has to be folded."""
+
+UNSEEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+"""Unicode's categories of what is not seen but has an effect."""
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 """Where tables go: standard output, without colours when it is not a terminal."""
@@ -55,12 +59,22 @@ def print_table(
 
 
 def _cell(cell: object) -> Any:
-    return cell if hasattr(cell, "__rich_console__") or hasattr(cell, "__rich__") else escape(str(cell))
+    if hasattr(cell, "__rich_console__") or hasattr(cell, "__rich__"):
+        return cell
+    return escape("\n".join(visible(line) for line in str(cell).split("\n")))
+
+
+def visible(text: str) -> str:
+    """Given a text that may be a stranger's (a peer's identity), return it with nothing that a terminal obeys.
+
+    Controls, and characters that turn the direction of writing, become U+FFFD.
+    """
+    return "".join("\ufffd" if unicodedata.category(one) in UNSEEN else one for one in text)
 
 
 def coloured(text: str, style: str) -> Text:
     """Given a text and a rich style, return it as a cell for `print_table`."""
-    return Text(text, style=style)
+    return Text(visible(text), style=style)
 
 
 def counted(number: int, thing: str = "IKE_SA") -> str:

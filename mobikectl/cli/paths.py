@@ -18,6 +18,7 @@ from mobikectl.cli.output import (
 from mobikectl.control import ControlClient
 from mobikectl.observe.plain import plain
 from mobikectl.sidecar.once import look_once
+from mobikectl.watch.local import loss_of
 
 
 @click.command()
@@ -63,7 +64,7 @@ def _row(candidate: dict[str, Any], one: dict[str, Any]) -> list[object]:
     objections = "; ".join(objection["text"] for objection in candidate["objections"])
     state = track.get("state", "-")
     colours = {"up": "green", "down": "red", "failing": "yellow", "recovering": "yellow"}
-    latency, loss = track.get("srtt_s"), _loss(track.get("window") or [])
+    latency, loss = track.get("srtt_s"), loss_of(track.get("window") or [])
     return [
         mark,
         f"{path['local']} -> {path['remote']}",
@@ -75,8 +76,3 @@ def _row(candidate: dict[str, Any], one: dict[str, Any]) -> list[object]:
         f"{loss:.0%}" if loss is not None else "-",
         objections or candidate["note"] or ("in use" if chosen else ""),
     ]
-
-
-def _loss(window: list[list[int]]) -> float | None:
-    sent = sum(sent for sent, _ in window)
-    return 1 - sum(received for _, received in window) / sent if sent else None

@@ -101,6 +101,11 @@ class ControlClient:
             raise errors.SidecarError(
                 f"{self._path}: {error}", hint="start the sidecar with `mobikectl run`"
             ) from error
+        except ValueError as error:  # of json, or a line that is too long
+            raise errors.SidecarError(
+                f"{self._path}: what came is not what a sidecar says: {error}",
+                hint="it ended while it spoke, or is of another version",
+            ) from error
 
 
 def _revive(answer: Mapping[str, Any]) -> errors.MobikectlError:
