@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.charon.ha_broker import open_broker
 from mobikectl.charon.ha_holder import open_holder, peer_uid
-from mobikectl.errors import CharonUnreachableError, MobikectlError
+from mobikectl.errors import CharonUnreachableError
 from mobikectl.netlink.esp import EspSequences
 from mobikectl.node.carry import Courses, HandoverCarrier
 from mobikectl.node.charon_control import CharonControl
+from mobikectl.node.fence import Fence
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
 from mobikectl.node.standing import Standing, in_step
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mobikectl.charon.ha_broker import HaBroker
     from mobikectl.cluster.node_settings import ClusterSettings, TransferSettings
     from mobikectl.cluster.store import Store
-    from mobikectl.model import IkeSa
+    from mobikectl.model import IkeSa, IpAddress
     from mobikectl.node.copies import Copies
     from mobikectl.node.reporter import Beside, Reporter
     from mobikectl.node.watching import Watch
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FENCE_S: Final = 10.0
-"""A node that is not a member for so long serves nothing any more."""
 TIDY_S: Final = 60.0
 
 
@@ -99,12 +97,16 @@ async def carriage(
             ended=in_step(beside.tracker),
         )
         courses = Courses()
+
+        async def heard(node: str, address: IpAddress) -> bool:
+            return await standing.failover.anybody_hears(node, address)
+
         handing = Handing(
             control,
             broker,
             sequences,
             client,
-            is_out=_Membership(store).is_out,
+            is_out=Fence(store, heard).is_out,
             told=courses.told,
             watch=watch,
         )
@@ -157,24 +159,6 @@ def _verbs(intake: Intake, copies: Copies, arriving: set[IkeSpis]) -> Mapping[st
         START: Verb(start, deadline_s=8.0),
         RECALL: Verb(recall, fenced=False, deadline_s=8.0),
     }
-
-
-class _Membership:
-    """Knows since when a node is not a member."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._away: dict[str, float] = {}
-
-    async def is_out(self, node: str) -> bool:
-        try:
-            state = await self._store.state()
-        except MobikectlError:
-            return False
-        if node in state.members:
-            self._away.pop(node, None)
-            return False
-        return time.monotonic() - self._away.setdefault(node, time.monotonic()) >= FENCE_S
 
 
 async def _tidy(broker: HaBroker, intake: Intake, copies: Copies, beside: Beside) -> None:

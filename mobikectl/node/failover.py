@@ -265,6 +265,20 @@ class Failover:
             log.info("%s does not say whether it hears them: %s", node, error)
             return None
 
+    async def anybody_hears(self, node: str, address: IpAddress) -> bool:
+        """Given a node and its address, return whether we, or another member, hear an IKE daemon there.
+
+        Raise what `Store.state` raises.
+        """
+        state = await self._store.state()
+        others = [
+            name
+            for name, member in state.members.items()
+            if name not in {self._node, node} and member.value.transfer
+        ]
+        heard, _ = await self._look_around([address], frozenset(), others)
+        return bool(heard)
+
     async def hears(self, addresses: Collection[IpAddress]) -> bool:
         """Given addresses, return whether an IKE daemon answers at one of them."""
         for _ in range(self._times.probes):

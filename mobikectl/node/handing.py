@@ -112,7 +112,8 @@ class _Work:
 class Handing:
     """Hands IKE_SAs of this node over.
 
-    ``is_out``: given a node, whether it is out of the cluster for good (and so serves nothing).
+    ``is_out``: given a node and its address, whether it serves nothing there, although it does not say so
+    (`mobikectl.node.fence`).
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Handing:
         sequences: Sequences | None,
         transfer: Transfer,
         *,
-        is_out: Callable[[str], Awaitable[bool]],
+        is_out: Callable[[str, IpAddress], Awaitable[bool]],
         times: HandingTimes | None = None,
         told: Callable[[Order, Handover], None] = lambda _order, _handover: None,
         watch: Watch = nobody,
@@ -296,8 +297,8 @@ class Handing:
             )
             stands = Standing.from_secret(answer).stands
         except MobikectlError as error:
-            if await self._is_out(order.target):
-                return Event.DONE, f"{order.target} is out of the cluster"
+            if await self._is_out(order.target, order.address):
+                return Event.DONE, f"{order.target} is away and serves nothing"
             return Event.UNCLEAR, str(error)
         if stands is Stands.SERVED:
             return Event.SERVED, ""

@@ -16,7 +16,7 @@ does not and never will, so that never two serve and, after everybody is back, o
     thawing    (charon here serves it again)
 
 Whatever goes wrong leads to *recalling*, and so does a restart of the source at any step. A target that does not answer
-is asked until it does or is out of the cluster (then it is fenced and serves nothing). An IKE_SA that is not at the
+is asked until it does, or is known to serve nothing (`mobikectl.node.fence`). An IKE_SA that is not at the
 source any more when the target is still passive is not recalled but started there: the source's charon died. Unless
 charon told of its end: then it was deleted, or a rekeying took its place, and nobody may serve what the target has.
 """

@@ -227,7 +227,7 @@ class Wire:
         secret: SecretBytes = answer.to_secret()
         return secret
 
-    async def is_out(self, node: str) -> bool:
+    async def is_out(self, node: str, address: IpAddress) -> bool:
         return self.out
 
 
