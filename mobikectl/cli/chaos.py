@@ -28,6 +28,7 @@ errors = Console(stderr=True, highlight=False)
 
 @click.command()
 @click.option("--moves", type=click.IntRange(1, 100_000), default=300, show_default=True, help="How many.")
+@click.option("--every-step", is_flag=True, help="No dice: kill each process once at each step of a move.")
 @click.option(
     "--seed", type=int, help="Draw the same moves and faults as the run that told it (default: a new one)."
 )
@@ -47,7 +48,9 @@ errors = Console(stderr=True, highlight=False)
 )
 @click.option("--patience", type=float, default=1.0, help="Stretch deadlines on a slow machine.")
 @json_option
-def chaos(moves: int, seed: int | None, esp: str, out: Path, patience: float, as_json: bool) -> None:
+def chaos(
+    moves: int, every_step: bool, seed: int | None, esp: str, out: Path, patience: float, as_json: bool
+) -> None:
     """Move clients around three gateways, again and again, while processes are killed and ways are cut.
 
     What is killed when is drawn from the seed, which is told. In the end each IKE_SA must be served by one gateway,
@@ -56,7 +59,10 @@ def chaos(moves: int, seed: int | None, esp: str, out: Path, patience: float, as
     """
     require_lab()
     seed = secrets.randbelow(1_000_000) if seed is None else seed
-    errors.print(f"{moves} moves; the same again with --seed {seed}")
+    moves = 0 if every_step else moves
+    errors.print(
+        f"{moves} moves; the same again with --seed {seed}" if moves else "each process at each step"
+    )
     scenario = chaos_scenario(moves=moves, seed=seed, patience=patience)
     chosen, guest = choose_esp(esp)
     document = asyncio.run((_in_guest if guest else _here)(scenario, chosen, out))
@@ -88,7 +94,8 @@ async def _in_guest(scenario: ChaosScenario, esp: str, out: Path) -> dict[str, A
     path.unlink(missing_ok=True)
     patience = GUEST_PATIENCE * scenario.patience
     argv = [*uml.own_command(), "lab", "chaos", "--esp", esp, "--out", str(out.resolve())]
-    argv += ["--moves", str(scenario.moves), "--seed", str(scenario.seed), "--patience", str(patience)]
+    argv += ["--moves", str(scenario.moves)] if scenario.moves else ["--every-step"]
+    argv += ["--seed", str(scenario.seed), "--patience", str(patience)]
     deadline = GUEST_BOOT + patience * scenario.deadline
     await uml.run_in_guest(
         argv, deadline=deadline, environment=("PYTHONPATH", "VIRTUAL_ENV"), tell=partial(_tell)

@@ -53,9 +53,9 @@ class Faults:
                 await run.drop(MANAGEMENT, f"iif {node}")
                 return lambda: run.undrop(MANAGEMENT)
             case What.STORE:
-                await run.the_cluster.cut_off(node)
-                run.cause(f"{node}: cut off from the store")
-                return lambda: run.the_cluster.join_again(node)
+                run.cause("the store stands still")
+                await run.the_cluster.store.stop()
+                return run.the_cluster.store.go_on
             case What.NOTHING:
                 pass
         return _nothing

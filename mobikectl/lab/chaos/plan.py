@@ -24,7 +24,7 @@ class What(Enum):
     BROKER = "broker and keeper are killed"
     CHARON = "charon is killed"
     TRANSFER = "its way to the other gateways is cut"
-    STORE = "its way to the store is cut"
+    STORE = "the store stands still for all"
 
 
 class Whom(Enum):
@@ -61,6 +61,10 @@ STEPS = (
     "target: answer",
 )
 """Of a handover that nothing disturbs (`mobikectl.node.watching`)."""
+STEPS_BACK = ("source: recalling", "source: thawing", "source: kept", "target: end", "target: give back")
+"""Of one whose client does not come to the target."""
+ASTRAY = 0.1
+"""The share of the rounds in which the client cannot come."""
 AT_A_STEP = 0.75
 """The share of the faults that happen exactly at one of them; the others at some moment."""
 LATEST_S = 0.6
@@ -81,12 +85,15 @@ class Fault:
     """Seconds after the source has begun, where ``at`` is empty."""
     lasts_s: float
     """Seconds until what was killed is started again, or what was cut is mended."""
+    astray: bool = False
+    """Whether the first move's client cannot reach the target, so that the move has to be taken back."""
 
     def __str__(self) -> str:
+        astray = "its client cannot reach the target; " if self.astray else ""
         if self.what is What.NOTHING:
-            return "nothing"
+            return f"{astray}nothing"
         when = f"at {self.at!r}" if self.at else f"after {self.after_s:.2f} s"
-        return f"{self.whom.value}: {self.what.value} {when}, for {self.lasts_s:.1f} s"
+        return f"{astray}{self.whom.value}: {self.what.value} {when}, for {self.lasts_s:.1f} s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,18 @@ def rounds(seed: int, clients: Sequence[str]) -> Iterator[Round]:
         orders = tuple(Order(client, random.randint(1, 2)) for client in chosen)
         what = random.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         whom = random.choices(list(WHOM), list(WHOM.values()))[0]
-        at = random.choice(STEPS) if random.random() < AT_A_STEP else ""
+        astray = random.random() < ASTRAY
+        at = random.choice(STEPS + STEPS_BACK if astray else STEPS) if random.random() < AT_A_STEP else ""
         after, lasts = random.uniform(0, LATEST_S), random.uniform(*LASTS_S)
-        yield Round(number, orders, Fault(what, whom, at, after, lasts))
+        yield Round(number, orders, Fault(what, whom, at, after, lasts, astray))
+
+
+def every_step(clients: Sequence[str]) -> Iterator[Round]:
+    """Given the clients' names, yield a round for each process that is killed at each step, at source and target."""
+    number = 0
+    for what in (What.SIDECAR, What.BROKER, What.CHARON):
+        for at in STEPS + STEPS_BACK:
+            for whom in (Whom.SOURCE, Whom.TARGET):
+                number += 1
+                order = Order(clients[number % len(clients)], 1 + number // len(clients) % 2)
+                yield Round(number, (order,), Fault(what, whom, at, 0.0, 0.3, at in STEPS_BACK))

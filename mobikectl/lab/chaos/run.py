@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mobikectl.errors import LabError
 from mobikectl.lab.chaos.desk import open_desk
 from mobikectl.lab.chaos.faults import Faults
-from mobikectl.lab.chaos.plan import Fault, What, Whom, rounds
+from mobikectl.lab.chaos.plan import Fault, What, Whom, every_step, rounds
 from mobikectl.lab.chaos.world import Key, World, look
 from mobikectl.lab.cluster import FINAL
 from mobikectl.lab.steps import SOURCE_STEPS
@@ -19,12 +19,15 @@ from mobikectl.lab.topology import Role
 from mobikectl.lab.wait import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mobikectl.lab.chaos.desk import Desk
     from mobikectl.lab.chaos.plan import Order, Round
     from mobikectl.lab.run import Run
     from mobikectl.lab.steps import Trap
     from mobikectl.lab.topology import Tunnel
 
+ROUTER = "router"
 BEGUN_S = 20.0
 ENDED_S = 90.0
 OWNED_S = 40.0
@@ -57,7 +60,10 @@ class Tally:
 
 
 class Chaos:
-    """One chaos run. Given the run of a lab, how many moves to make, and the seed."""
+    """One chaos run. Given the run of a lab, how many moves to make, and the seed.
+
+    ``moves`` = 0: each process is killed once at each step, whatever the seed.
+    """
 
     def __init__(self, run: Run, *, moves: int, seed: int, patience: float = 1.0) -> None:
         self._run = run
@@ -77,18 +83,24 @@ class Chaos:
     async def go(self) -> None:
         """Do all rounds; record what is left as metrics of the run. Raise LabError: a round did not end well."""
         run, tally = self._run, self.tally
-        run.cause(f"chaos: {self._moves} moves, seed {self._seed}")
+        run.cause(f"chaos: {self._moves} moves, seed {self._seed}" if self._moves else "each step")
         await self._faults.well()
         await self._take_stock()
         async with open_desk(run.lab) as desk:
-            for each in rounds(self._seed, list(self._tunnels)):
+            for each in self._plan():
                 try:
                     await self._round(desk, each)
                 except LabError as error:
                     raise LabError(f"round {each.number}: {error.message}", hint=error.hint) from None
-                if tally.moves >= self._moves:
+                if self._moves and tally.moves >= self._moves:
                     break
         await self._finish()
+
+    def _plan(self) -> Iterator[Round]:
+        if self._moves:
+            return rounds(self._seed, list(self._tunnels))
+        # Nobody else could serve a client behind a NAT whose charon is killed: it would be away for minutes.
+        return every_step([client for client in self._tunnels if not self._behind_nat(client)])
 
     # --- a round --------------------------------------------------------------------------------
 
@@ -106,10 +118,13 @@ class Chaos:
             return
         disturbed = all(self._failures[client] < UNDISTURBED_AFTER for client in ways)
         fault = each.fault if disturbed else Fault(What.NOTHING, each.fault.whom, "", 0.0, 0.0)
+        first, (source, target) = next(iter(ways.items()))
+        fault = replace(fault, astray=fault.astray and not self._behind_nat(first))
         self._tell(each, ways, fault)
-        source, target = next(iter(ways.values()))
         trap = self._trap(fault, source, target)
         try:
+            if fault.astray:
+                await self._lead_astray(first, target)
             numbers = await self._order(desk, ways)
             if numbers:
                 await self._disturb(fault, trap, source, target, next(iter(numbers.values())))
@@ -118,10 +133,17 @@ class Chaos:
                 run.handovers.remove(trap)
         await self._faults.well()
         await self._ended(numbers)
+        if fault.astray:
+            await run.undrop(ROUTER)
         await self._owned(list(ways))
 
     def _target(self, source: str, order: Order) -> str:
         return self._gateways[(self._gateways.index(source) + order.steps) % len(self._gateways)]
+
+    async def _lead_astray(self, client: str, target: str) -> None:
+        """Have the router lose what a client sends to a gateway."""
+        address = self._run.lab.topology.outer_addresses(target)[0]
+        await self._run.drop(ROUTER, f"from {self._tunnels[client].local} to {address}")
 
     async def _order(self, desk: Desk, ways: dict[str, tuple[str, str]]) -> dict[str, int]:
         """Order the moves; return client -> number of those that the leader took."""
@@ -332,4 +354,4 @@ class Chaos:
 
     def _tell(self, each: Round, ways: dict[str, tuple[str, str]], fault: Fault) -> None:
         moves = ", ".join(f"{client} {a}->{b}" for client, (a, b) in ways.items())
-        self._run.cause(f"{self.tally.moves}/{self._moves} round {each.number}: {moves}; {fault}")
+        self._run.cause(f"{self.tally.moves}/{self._moves or 'all'} round {each.number}: {moves}; {fault}")

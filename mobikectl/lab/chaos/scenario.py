@@ -19,11 +19,13 @@ BESIDES_S = 300.0
 """Until all gateways are well, and until the last client is back."""
 ROUND_S = 20.0
 """A move, at most on average, with what goes wrong meanwhile."""
+EVERY_STEP = 110
+"""Rounds when each process is killed at each step."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChaosScenario(Scenario):
-    """So many moves with this seed."""
+    """So many moves with this seed; 0: each process is killed once at each step."""
 
     moves: int = 0
     seed: int = 0
@@ -47,7 +49,7 @@ def chaos_scenario(*, moves: int, seed: int, patience: float = 1.0) -> ChaosScen
         description=lab.description,
         topology=lab.topology,
         checks=lab.checks,
-        deadline=BESIDES_S + ROUND_S * moves,
+        deadline=BESIDES_S + ROUND_S * (moves or EVERY_STEP),
         moves=moves,
         seed=seed,
         patience=patience,
