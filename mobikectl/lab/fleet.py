@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
 from mobikectl.lab import vici
-from mobikectl.lab.measure import Interval, ms, ping_metrics, sa_keys
+from mobikectl.lab.measure import Interval, child_spis, ms, ping_metrics, sa_keys
 from mobikectl.lab.packets import Kind
 from mobikectl.lab.results import Point, Track
 from mobikectl.lab.traffic import FleetPinger, Load, open_sink
@@ -52,6 +53,7 @@ class Fleet:
         self.tunnels = lab.topology.fleet(name)
         self._topology = lab.topology
         self._capture = capture
+        self._vici = lab.vici_socket(self.tunnels[0].client)
         namespace = lab.namespace(self.tunnels[0].client)
         self._pinger = FleetPinger(namespace, self.tunnels, interval=self.tunnels[0].ping_s)
         self.load = Load(namespace, self.tunnels)
@@ -110,22 +112,40 @@ class Fleet:
         packets = self._capture.packets
         return sum(p.exchange == "IKE_SA_INIT" and start <= p.time <= end for p in packets)
 
+    def pinged(self, start: float = 0.0, end: float = math.inf) -> dict[str, float]:
+        """Return what the pings say that were sent between two times of CLOCK_MONOTONIC.
+
+        ``sent`` and ``lost`` of all clients, ``worst_lost`` of the client that lost most, and the longest
+        ``longest_gap_ms``, ``longest_outage_ms`` and ``longest_silence_ms`` of any client, with ``median_gap_ms``.
+        """
+        found = [
+            ping_metrics([p for p in pings if start <= p.sent < end]) for pings in self._pinger.pings.values()
+        ]
+        gaps = sorted(one["longest_gap_ms"] for one in found)
+        return {
+            "sent": sum(one["sent"] for one in found),
+            "lost": sum(one["lost"] for one in found),
+            "worst_lost": max(one["lost"] for one in found),
+            "longest_gap_ms": gaps[-1],
+            "median_gap_ms": gaps[len(gaps) // 2],
+            "longest_outage_ms": max(one["longest_outage_ms"] for one in found),
+            "longest_silence_ms": max(one["longest_silence_ms"] for one in found),
+        }
+
+    async def spis(self) -> frozenset[tuple[str, ...]]:
+        """Return the SPIs of the clients' IKE_SAs and of their installed CHILD_SAs, as their charon has them."""
+        listed = await asyncio.to_thread(vici.list_sas, self._vici)
+        return frozenset({*sa_keys(listed), *child_spis(listed)})
+
     def metrics(
         self, start: float, before: Listed, after: Listed, events: Sequence[vici.CharonEvent]
     ) -> dict[str, float | str]:
         """Given when it began, what charons listed before and after, and their events, return what was measured."""
-        pings = {name: ping_metrics(found) for name, found in self._pinger.pings.items()}
         served = serving(self.tunnels, before, events)
         changes = {name: len(history) - 1 for name, history in served.items()}
         packets = [p for p in self._capture.packets if p.time >= start and p.kind is Kind.IKE]
-        gaps = sorted(one["longest_gap_ms"] for one in pings.values())
         numbers: dict[str, float | str] = {
-            "sent": sum(one["sent"] for one in pings.values()),
-            "lost": sum(one["lost"] for one in pings.values()),
-            "worst_lost": max(one["lost"] for one in pings.values()),
-            "longest_gap_ms": gaps[-1],
-            "median_gap_ms": gaps[len(gaps) // 2],
-            "longest_outage_ms": max(one["longest_outage_ms"] for one in pings.values()),
+            **self.pinged(),
             "interval_ms": ms(self._pinger.interval),
             "ike_messages": len(packets),
             "ike_sa_init": sum(p.exchange == "IKE_SA_INIT" for p in packets),

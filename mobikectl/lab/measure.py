@@ -34,15 +34,23 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
 
     ``sent``, ``lost``; ``longest_gap_ms``: the longest time between the sendings of two consecutive
     answered pings (the interval itself when none is lost; a loss at the end counts up to the last ping);
-    ``longest_outage_ms``: the longest time from a lost ping to the next answered one;
+    ``longest_outage_ms``: the longest time from a lost ping to the next answered one; ``longest_silence_ms``: the
+    longest time between two replies that came one after the other, whether pings were lost or only late or never sent;
     ``spacing_median_ms`` and ``spacing_p99_ms``: how evenly they were really sent; ``rtt_median_ms``.
     """
     if not pings:
-        return {"sent": 0, "lost": 0, "longest_gap_ms": 0.0, "longest_outage_ms": 0.0}
+        return {
+            "sent": 0,
+            "lost": 0,
+            "longest_gap_ms": 0.0,
+            "longest_outage_ms": 0.0,
+            "longest_silence_ms": 0.0,
+        }
     answered = [p.sent for p in pings if p.received is not None]
     edges = [pings[0].sent, *answered, pings[-1].sent]
     spacing = sorted(b.sent - a.sent for a, b in itertools.pairwise(pings)) or [0.0]
     rtt = sorted(p.received - p.sent for p in pings if p.received is not None) or [0.0]
+    replies = sorted(p.received for p in pings if p.received is not None)
     return {
         "sent": len(pings),
         "lost": len(pings) - len(answered),
@@ -51,6 +59,7 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
         "spacing_p99_ms": ms(spacing[int(len(spacing) * 0.99)]),
         "rtt_median_ms": ms(rtt[len(rtt) // 2]),
         "longest_outage_ms": ms(_longest_outage(pings)),
+        "longest_silence_ms": ms(max((b - a for a, b in itertools.pairwise(replies)), default=0.0)),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import time
 from dataclasses import dataclass, field
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from mobikectl.control.client import ControlClient
 from mobikectl.errors import LabError, MobikectlError, SidecarError
 from mobikectl.lab import vici
-from mobikectl.lab.measure import is_served
+from mobikectl.lab.capture import Pinger
+from mobikectl.lab.measure import is_served, ping_metrics
 from mobikectl.lab.netns import DROP_PREFERENCE
 from mobikectl.lab.processes import identify
 from mobikectl.lab.results import Point
@@ -22,10 +24,10 @@ from mobikectl.lab.sidecars import control_socket, start_sidecar
 from mobikectl.model import ROUTE_PROTOCOL, Path
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from pathlib import Path as FilePath
 
-    from mobikectl.lab.capture import Capture, Pinger
+    from mobikectl.lab.capture import Capture
     from mobikectl.lab.cluster import Cluster
     from mobikectl.lab.exchange import Message
     from mobikectl.lab.fleet import Fleet
@@ -237,6 +239,25 @@ class Run:
         lost = sum(p.received is None for p in pings)
         self.journal.metrics[metric] = lost
         return lost
+
+    @contextlib.asynccontextmanager
+    async def stream(self, tunnel: str, *, per_s: float, metric: str) -> AsyncIterator[Pinger]:
+        """Send so many echo requests per second through a tunnel besides its pings, for as long as this is entered.
+
+        Records what they say (`measure.ping_metrics`) and ``per_s``, what was really sent, as ``METRIC.NAME``.
+        """
+        way = next(t for t in self.lab.topology.tunnels if t.name == tunnel)
+        namespace = self.lab.namespace(way.client)
+        train = Pinger(namespace, way.client_inside, way.gateway_inside, interval=1 / per_s)
+        began = time.monotonic()
+        train.__enter__()
+        try:
+            yield train
+        finally:
+            ended = time.monotonic()
+            await asyncio.to_thread(train.__exit__)
+        numbers = ping_metrics(train.pings) | {"per_s": round(len(train.pings) / (ended - began), 1)}
+        self.journal.metrics |= {f"{metric}.{name}": value for name, value in numbers.items()}
 
     def answered(self, tunnel: str, *, since: Cause) -> int:
         """Return how many pings of a tunnel, sent since a cause, have a reply by now."""

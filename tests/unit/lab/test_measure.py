@@ -45,6 +45,13 @@ def test_no_pings_are_no_losses() -> None:
     assert ping_metrics([])["lost"] == 0
 
 
+def test_replies_that_only_came_late_are_a_silence_and_no_loss() -> None:
+    held_up = [Ping(0.0, 0.001), Ping(0.01, 0.251), Ping(0.02, 0.252), Ping(0.26, 0.261)]
+    numbers = ping_metrics(held_up)
+    assert (numbers["lost"], numbers["longest_outage_ms"]) == (0, 0)
+    assert numbers["longest_silence_ms"] == pytest.approx(250)
+
+
 def test_lost_pings_are_placed_where_they_were_sent() -> None:
     assert lost_at(pings(".x.x")) == [0.01, 0.03]
 

@@ -1,23 +1,28 @@
 """A gateway is emptied by carrying its IKE_SAs over, as an operator does it."""
 
 import json
+import time
 
-from mobikectl.lab.run import Run
+from mobikectl.lab.run import REPLY_TIME, Run
 
 CLIENTS = 50
 
 
 async def steps(run: Run) -> None:
     """Drain on the other gateway, wait for the end as the command does, undo it, and move one client back by name."""
-    cluster = run.the_cluster
+    cluster, fleet = run.the_cluster, run.fleets["fleet"]
     await cluster.carrying({"gateway1": CLIENTS, "gateway2": 0})
-    run.cause("drain gateway1")
+    before = await fleet.spis()
+    began = run.cause("drain gateway1")
     said = await cluster.mobikectl("gateway2", "drain", "gateway1", "--timeout", "50", "--wait", "--json")
     run.record("drain", json.loads(said)["end"])
     cluster.refresh()
     verified = [move for move in cluster.moves.values() if move["steps"][-1]["state"] == "verified"]
     run.record("drain.by_handover", sum(move["mechanism"] in {"notify", "implicit"} for move in verified))
     await run.traffic(1.0)
+    run.record("spis_kept", "yes" if await fleet.spis() == before else "no")
+    for name, value in fleet.pinged(began.at, time.monotonic() - REPLY_TIME).items():
+        run.record(f"drain.{name}", value)
     run.cause("undrain gateway1")
     await cluster.mobikectl("gateway2", "undrain", "gateway1")
     await cluster.quiet(1.0)
