@@ -169,8 +169,9 @@ class HandoverCarrier:
             IkeSpis(sa.initiator_spi, sa.responder_spi),
             move.target,
             move.target_address,
-            peer_r=peer_r and move.mechanism is Mechanism.NOTIFY,
+            peer_r=peer_r,
             own_r=own_r,
+            ask=move.mechanism is Mechanism.NOTIFY,
             vips=sa.remote_vips,
         )
 

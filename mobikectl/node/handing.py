@@ -79,7 +79,10 @@ class Transfer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One IKE_SA to hand over. ``peer_r`` and ``own_r``: who announced SWITCH_TO_IP_ADDRESS."""
+    """One IKE_SA to hand over. ``peer_r`` and ``own_r``: who announced SWITCH_TO_IP_ADDRESS.
+
+    ``ask``: the peer is asked to switch, if both did.
+    """
 
     move: int
     token: int
@@ -89,6 +92,7 @@ class Order:
     address: IpAddress
     peer_r: bool = False
     own_r: bool = False
+    ask: bool = True
     vips: tuple[IpAddress, ...] = ()
     """Virtual addresses of the peer: charon does not tell them again in a RESYNC."""
 
@@ -309,7 +313,7 @@ class Handing:
     async def _ask(self, work: _Work) -> Outcome:
         if work.stop:
             return Event.UNCLEAR, "this node stops"
-        if work.held is None or not (work.order.peer_r and work.order.own_r):
+        if work.held is None or not (work.order.ask and work.order.peer_r and work.order.own_r):
             return _GOOD
         try:
             await self._control.ask_to_switch(work.held.ike_id, work.order.address, timeout=self._times.ask_s)

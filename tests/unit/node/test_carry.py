@@ -95,6 +95,7 @@ async def test_a_handover_is_moved_and_verified_in_the_journal(world: World, not
 async def test_a_move_by_the_address_list_does_not_ask_the_peer(world: World, notes: Notes) -> None:
     await within(5, carrier(world, notes).carry(move(mechanism=Mechanism.IMPLICIT), [SA]))
     assert world.here.did == ["freeze", "drop"]
+    assert "activate roam=True peer_r=True own_r=True" in world.there.did, "it can be asked to switch later"
 
 
 OLD = IkeSpis(5, 6)
