@@ -75,7 +75,8 @@ async def carriage(
     Raise MobikectlError when this node cannot: the HA port is taken, a certificate cannot be used, and so on.
     """
     async with AsyncExitStack() as stack:
-        holder = open_holder()
+        # A keeper may have to be started; a lease must not end meanwhile.
+        holder = await asyncio.to_thread(open_holder)
         stack.callback(holder.close)
         # It is there before charon is, so that nobody else can be its peer.
         broker = await stack.enter_async_context(

@@ -113,6 +113,8 @@ class Reporter:
         self._probe: bool | None = None
         self._sequence = 0
         self._trouble = ""
+        self._leaving = False
+        """Whether every IKE_SA has to leave, when the last report began."""
 
     # --- measuring ------------------------------------------------------------------------------
 
@@ -245,7 +247,7 @@ class Reporter:
             address=ip_address(str(sa.path.local).partition("%")[0]),
             bytes_per_s=round(rate.bytes_per_s, 1),
             packets_per_s=round(rate.packets_per_s, 1),
-            capability=memory.capability(key, seen, leaving=self._is_left()),
+            capability=memory.capability(key, seen, leaving=self._leaving),
             behind_nat=rows.behind_nat(sa, userland=self._measured.userland),
             pool=self._pools.of(sa.remote_vips),
             site=settings.site,
@@ -285,6 +287,7 @@ class Reporter:
     async def _publish_once(self, presence: Presence, parts: rows.Parts, *, refresh: bool) -> None:
         """Tell of this node first: what it says of its health must not wait for a long list."""
         self._catch_up()
+        self._leaving = self._is_left()
         served = self.served()
         told = {row.key: row for row in map(self.row, served)}
         report = self.report(served, told)
