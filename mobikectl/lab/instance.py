@@ -19,6 +19,7 @@ from mobikectl.lab.record import NAMESPACE_PREFIX, SHARED, Record
 from mobikectl.lab.requirements import CHARON, WITH_PLUGIN, require_plugin
 from mobikectl.lab.store import LabStore
 from mobikectl.lab.vici import wait_ready
+from mobikectl.lab.wait import until
 
 if TYPE_CHECKING:
     import signal
@@ -93,8 +94,13 @@ class Lab:
         if log.exists():
             lives = len(list(log.parent.glob("charon.*.log")))
             log.rename(log.with_name(f"charon.{lives + 1}.log"))
-        for child in self._children.values():
-            child.poll()  # charon does not start while the one in its pid file is a zombie
+        killed = self._children.get(self.charon(name).pid)
+
+        async def reaped() -> bool:
+            return killed is None or killed.poll() is not None
+
+        # charon does not start while the one in its pid file is a zombie, or has threads that have not ended yet.
+        await until(reaped, within=CHARON_DEADLINE, what=f"{name}: the killed charon has ended", every=0.01)
         self._start_charon(name)
         await self._ready(name)
 
