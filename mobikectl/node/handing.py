@@ -58,7 +58,7 @@ class HandingTimes:
     """What charon told its HA peer is read."""
     back_s: float = 15.0
     """charon is started again."""
-    start_s: float = 4.0
+    start_s: float = 5.0
     recall_s: float = 3.0
     hold_s: float = 0.3
     """Packets that the peer sent before it moved arrive."""
@@ -397,7 +397,7 @@ class Handing:
         try:
             await self._control.ask_to_switch(held.ike_id, held.local.address, timeout=self._times.ask_s)
         except (CharonError, MoveError) as error:
-            log.warning("a client that was asked to go is not back: %s", error)
+            log.info("a client that was asked to go is not asked back: %s", error)
 
     # --- numbers --------------------------------------------------------------------------------
 

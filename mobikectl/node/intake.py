@@ -42,8 +42,9 @@ class IntakeTimes:
 
     appear_s: float = 3.0
     """charon has made the IKE_SA and its CHILD_SAs of the messages."""
-    answer_s: float = 2.0
-    """The client answers: some round trips, or a retransmission."""
+    answer_s: float = 3.0
+    """The client answers: some round trips, or a retransmission. One that still probes where an earlier move asked it
+    to go does so each 2.5 s (strongSwan), and nothing else meanwhile."""
     expire_s: float = 60.0
     """What is offered and neither started nor recalled is dropped."""
     remember_s: float = 3600.0
