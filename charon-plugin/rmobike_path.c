@@ -331,16 +331,18 @@ static bool transmit(ike_mobike_t *mobike, packet_t *packet)
 		repeat_on(update, packet, me, other);
 	}
 	send_on(packet, me, other);
-	if (update->probes >= EXCLUSIVE_PROBES + CURRENT_PROBES)
-	{
-		update->transmit(mobike, packet);
-	}
-	else if (update->probes >= EXCLUSIVE_PROBES)
+	if (update->probes >= EXCLUSIVE_PROBES)
 	{
 		me = ike_sa->get_my_host(ike_sa);
 		other = ike_sa->get_other_host(ike_sa);
 		DBG1(DBG_IKE, "checking current path %#H - %#H", me, other);
 		send_on(packet, me->clone(me), other->clone(other));
+	}
+	if (update->probes >= EXCLUSIVE_PROBES + CURRENT_PROBES)
+	{
+		/* the addresses that the peer told of: the one in use, where another
+		 * node serves its IKE_SA, is not among them */
+		update->transmit(mobike, packet);
 	}
 	update->probes++;
 	return TRUE;

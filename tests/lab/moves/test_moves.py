@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,6 +123,26 @@ async def test_a_client_that_was_asked_and_does_not_reach_the_target_is_asked_ba
         if answered == sent:
             break
     assert answered == sent
+
+
+async def test_a_client_that_was_asked_to_go_comes_back_to_a_gateway_that_was_silent_for_long(
+    ring: MoveLab, sites: Sites
+) -> None:
+    assert (await sites.move("gw1", "gw2", r=True)).state is S.HANDED_OVER
+    ring.block(ring.address("gw3"))
+    gateway, client = ring.gateways["gw2"], ring.client
+    ike_id = (await gateway.sa())["uniqueid"]
+    mark = len(client.events)
+    await sites.sites["gw2"].control.ask_to_switch(int(ike_id), ip_address(ring.address("gw3")), timeout=5)
+    await gateway.command("freeze", **{"ike-id": ike_id, "timeout-ms": "12000"})  # its sidecar was killed
+    await gateway.event("thawed", timeout=20)
+    deadline = asyncio.get_running_loop().time() + 30
+    while not {"update-done", "update-failed"} & set(client.names(mark)):
+        assert asyncio.get_running_loop().time() < deadline, client.log[-3000:]
+        await asyncio.sleep(0.1)
+    assert "giving up after" not in client.log
+    assert client.log.count("initiating IKE_SA") == 1
+    assert await serving(ring) == ["gw2"]
 
 
 async def test_a_rekeyed_ike_sa_with_a_rekeyed_child_moves(ring: MoveLab, sites: Sites) -> None:
