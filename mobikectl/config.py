@@ -92,6 +92,27 @@ class MetricsSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class WebSettings:
+    """A read-only web page of what this sidecar, and its cluster, is doing."""
+
+    port: int = 0
+    """Where it is served; 0: nowhere."""
+    address: IpAddress = LOOPBACK
+    """Loopback, or an address of a management network: there a reader must show the token."""
+    token_file: Path | None = None
+    """Holds the token that a reader must show, of mode 600; needed where ``address`` is not loopback."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.port < 1 << 16, "port", "a TCP port, or 0 for none", self.port)
+        _require(
+            not self.port or self.address.is_loopback or self.token_file is not None,
+            "token_file",
+            f"the file of a token, as whoever reaches {self.address} could read the page",
+            None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class NetlinkSettings:
     """How links, addresses and routes are followed."""
 
@@ -188,6 +209,7 @@ class Config:
     charon: CharonSettings = field(default_factory=CharonSettings)
     control: ControlSettings = field(default_factory=ControlSettings)
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    web: WebSettings = field(default_factory=WebSettings)
     netlink: NetlinkSettings = field(default_factory=NetlinkSettings)
     paths: PathSettings = field(default_factory=PathSettings)
     move: MoveSettings = field(default_factory=MoveSettings)

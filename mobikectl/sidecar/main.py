@@ -58,10 +58,13 @@ from mobikectl.sidecar.sas import GatewayAddresses, KernelChildCheck, Sas
 from mobikectl.sidecar.switching import switch
 from mobikectl.sidecar.systemd import Notifier
 from mobikectl.sidecar.tunnel import EchoThroughTunnel
+from mobikectl.sidecar.watching import Watching
 from mobikectl.switch.executor import MoveExecutor
 from mobikectl.switch.moves import Mechanism
 from mobikectl.switch.redirects import Redirects
 from mobikectl.switch.steering import Steering
+from mobikectl.web import serve_web
+from mobikectl.web.guard import read_token
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -107,6 +110,7 @@ class Sidecar:
         self._unsettled = asyncio.Event()
         self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
         self._node: ClusterNode | None = None
+        self._watching: Watching | None = None
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raise MobikectlError when it cannot start."""
@@ -196,6 +200,12 @@ class Sidecar:
                 await stack.enter_async_context(
                     serve_metrics(self, config.metrics.address, config.metrics.port)
                 )
+            if config.web.port:
+                self._watching = Watching(self, config.cluster)
+                token = read_token(config.web.token_file) if config.web.token_file else None
+                await stack.enter_async_context(
+                    serve_web(self._watching, config.web.address, config.web.port, token)
+                )
             stack.push_async_callback(self._end_switches)
             yield
 
@@ -212,6 +222,7 @@ class Sidecar:
             ("watchdog", self._watchdog()),
             *([("bridge", self._bridging.run())] if self.config.bridge.enabled else []),
             *([("cluster", self._node.run())] if self._node is not None else []),
+            *([("web", self._watching.run())] if self._watching is not None else []),
         ]
 
     async def _end_switches(self) -> None:

@@ -29,10 +29,23 @@ ALLOWED: dict[str, set[str]] = {
     "bridge": GROUND | {"wire", "protocol", "charon", "observe"},
     "sim": GROUND | {"policy", "observe"},
     "sidecar": GROUND
-    | {"wire", "protocol", "policy", "observe", "config", "switch", "control", "bridge", "node"}
+    | {
+        "wire",
+        "protocol",
+        "policy",
+        "observe",
+        "config",
+        "switch",
+        "control",
+        "bridge",
+        "node",
+        "watch",
+        "web",
+    }
     | ADAPTERS,
     "node": GROUND | {"wire", "protocol", "policy", "observe", "config", "switch"} | ADAPTERS,
     "control": GROUND | {"observe"},
+    "web": GROUND | {"observe", "watch"},
     "watch": GROUND | {"policy", "cluster", "observe", "control"},
     "lab": GROUND
     | {"wire", "protocol", "observe", "config", "netlink", "charon", "cluster", "control", "bridge"}
