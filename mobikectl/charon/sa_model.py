@@ -170,6 +170,9 @@ def _told(step: Step, sas: Mapping[int, IkeSa], told: IkeSa, *, fresh: bool) -> 
         step.changes[sa.uniqueid] = sa
         step.events.append(SaUp(sa))
         return sa
+    if known.state is IkeState.PASSIVE and told.state is not IkeState.PASSIVE:
+        # It was a copy, or frozen: what became of its children meanwhile nobody told.
+        step.doubtful.add(told.uniqueid)
     sa = replace(told, original_initiator=known.original_initiator, children=known.children)
     step.changes[sa.uniqueid] = sa
     _moved(step, known, sa)

@@ -68,6 +68,7 @@ class Steps:
         self._traps: list[Trap] = []
         self._stack = contextlib.AsyncExitStack()
         self._talks: set[asyncio.Task[None]] = set()
+        self._writers: set[asyncio.StreamWriter] = set()
         self.seen: Counter[tuple[str, str]] = Counter()
         """(node, step) -> how often it was told of."""
 
@@ -84,9 +85,9 @@ class Steps:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for trap in self._traps:
-            trap.release()
         await self._stack.aclose()
+        for writer in self._writers:
+            writer.close()  # who is held sees that nobody looks on any more
         for task in self._talks:
             task.cancel()
         await asyncio.gather(*self._talks, return_exceptions=True)
@@ -106,6 +107,7 @@ class Steps:
             self._traps.remove(trap)
 
     async def _talk(self, node: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 told = json.loads(line)
@@ -115,6 +117,7 @@ class Steps:
         except OSError:
             pass  # it was killed
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, node: str, step: str, number: int, writer: asyncio.StreamWriter) -> None:

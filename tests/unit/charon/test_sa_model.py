@@ -109,6 +109,13 @@ def test_a_child_rekeyed_by_both_ends_at_once_is_asked_about() -> None:
     assert step.doubtful == {1}
 
 
+def test_a_passive_sa_that_begins_to_be_served_is_asked_about_as_nobody_told_of_its_children() -> None:
+    model = {1: sa(state=IkeState.PASSIVE, children=(net(5),))}  # of which 5 was rekeyed since
+    assert observe(model, sas.IkeUpDown(True, sa())).doubtful == {1}
+    assert observe(model, sas.ChildUpDown(True, sa(children=(net(6),)))).doubtful == {1}
+    assert not observe({1: sa()}, sas.ChildUpDown(True, sa(children=(net(6),)))).doubtful
+
+
 def test_retransmits_are_told_also_for_sas_that_are_not_known() -> None:
     assert observe({}, sas.RetransmitSeen(9, 2)).events == [Retransmit(9, 2)]
     assert observe({}, sas.RetransmitSeen(9, 5, given_up=True)).events == [PeerUnresponsive(9, 5)]
