@@ -118,6 +118,8 @@ class Failover:
         """By source: what was claimed of it."""
         self._ours: set[int] = set()
         """Numbers of moves that are being carried out or written."""
+        self._look: asyncio.Task[ClusterState] | None = None
+        """A look at the cluster's state that has not begun yet."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._wake = asyncio.Event()
 
@@ -390,7 +392,14 @@ class Failover:
         return None
 
     async def _is_away(self, source: str) -> bool:
-        return is_dead(await self._store.state(), source)
+        """Whether it is away now. All that want to know before a look begins share it: a dead node leaves many."""
+        if self._look is None:
+            self._look = asyncio.create_task(self._look_now(), name="look whether it is away")
+        return is_dead(await asyncio.shield(self._look), source)
+
+    async def _look_now(self) -> ClusterState:
+        self._look = None
+        return await self._store.state()
 
     def _written(self, number: int, _stored: Versioned[MoveRecord] | None) -> None:
         """Recorded: it stays among ours, so that its echo is not taken for news."""
