@@ -52,8 +52,10 @@ ESP_OR_UDP = (
 SO_RCVBUFFORCE = 33
 IGNORED_DEVICES = {"lo", "ipsec0"}
 TICK = 0.01
-"""Seconds between two looks of a thread that sends or records: what came meanwhile is taken at once, and the kernel
-has written down when each packet came. In user-mode-linux a look at each packet costs more than the packet does."""
+"""Seconds between two looks of a thread that sends: what came meanwhile is taken at once, and the kernel has written
+down when each packet came. In user-mode-linux a look at each packet costs more than the packet does."""
+LOOK = 0.05
+"""As many for one that only records."""
 
 
 def measure_undisturbed() -> None:
@@ -140,7 +142,7 @@ class Capture:
         offset = _wall_clock_offset()
         last = False
         while not last:
-            last = self._stop.wait(TICK)
+            last = self._stop.wait(LOOK)
             if found := list(self._take(offset)):
                 with self._new:
                     self._unread += found

@@ -10,6 +10,7 @@ from collections import Counter
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Self
 
+from mobikectl.errors import LabError
 from mobikectl.lab import vici
 from mobikectl.lab.measure import Interval, child_spis, ms, ping_metrics, sa_keys
 from mobikectl.lab.packets import Kind
@@ -116,7 +117,8 @@ class Fleet:
         """Return what the pings say that were sent between two times of CLOCK_MONOTONIC.
 
         ``sent`` and ``lost`` of all clients, ``worst_lost`` of the client that lost most, and the longest
-        ``longest_gap_ms``, ``longest_outage_ms`` and ``longest_silence_ms`` of any client, with ``median_gap_ms``.
+        ``longest_gap_ms``, ``longest_outage_ms``, ``longest_silence_ms`` and ``lost_in_a_row`` of any client, with
+        ``median_gap_ms``.
         """
         found = [
             ping_metrics([p for p in pings if start <= p.sent < end]) for pings in self._pinger.pings.values()
@@ -130,7 +132,24 @@ class Fleet:
             "median_gap_ms": gaps[len(gaps) // 2],
             "longest_outage_ms": max(one["longest_outage_ms"] for one in found),
             "longest_silence_ms": max(one["longest_silence_ms"] for one in found),
+            "lost_in_a_row": max(one["lost_in_a_row"] for one in found),
         }
+
+    def back_after(self, at: float) -> float:
+        """Return when the last client of those that lost a ping after a time of CLOCK_MONOTONIC was answered again.
+
+        Raise LabError: one was not.
+        """
+        back = at
+        for name, pings in self._pinger.pings.items():
+            since = next((p.sent for p in pings if p.sent >= at and p.received is None), None)
+            if since is None:
+                continue
+            answers = [p.received for p in pings if p.sent > since and p.received is not None]
+            if not answers:
+                raise LabError(f"{name} is not answered any more", hint="see the charons' logs")
+            back = max(back, min(answers))
+        return back
 
     async def spis(self) -> frozenset[tuple[str, ...]]:
         """Return the SPIs of the clients' IKE_SAs and of their installed CHILD_SAs, as their charon has them."""

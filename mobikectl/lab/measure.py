@@ -36,6 +36,7 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
     answered pings (the interval itself when none is lost; a loss at the end counts up to the last ping);
     ``longest_outage_ms``: the longest time from a lost ping to the next answered one; ``longest_silence_ms``: the
     longest time between two replies that came one after the other, whether pings were lost or only late or never sent;
+    ``lost_in_a_row``: the most that were lost one after the other;
     ``spacing_median_ms`` and ``spacing_p99_ms``: how evenly they were really sent; ``rtt_median_ms``.
     """
     if not pings:
@@ -59,8 +60,15 @@ def ping_metrics(pings: Sequence[Ping]) -> dict[str, float]:
         "spacing_p99_ms": ms(spacing[int(len(spacing) * 0.99)]),
         "rtt_median_ms": ms(rtt[len(rtt) // 2]),
         "longest_outage_ms": ms(_longest_outage(pings)),
+        "lost_in_a_row": max(_runs_of_lost(pings), default=0),
         "longest_silence_ms": ms(max((b - a for a, b in itertools.pairwise(replies)), default=0.0)),
     }
+
+
+def _runs_of_lost(pings: Sequence[Ping]) -> list[int]:
+    """Return how many pings were lost one after the other, each time that happened."""
+    runs = itertools.groupby(pings, key=lambda ping: ping.received is None)
+    return [len(list(run)) for lost, run in runs if lost]
 
 
 def _longest_outage(pings: Sequence[Ping]) -> float:

@@ -55,7 +55,7 @@ def _node_lines(topology: Topology, node: Node) -> Iterator[str]:
 
 def sysctls(node: Node) -> dict[str, str]:
     """Return path below /proc/sys -> value for the node's namespace."""
-    forwards = node.role in {Role.ROUTER, Role.NAT}
+    forwards = node.role in {Role.ROUTER, Role.NAT, Role.GATEWAY}
     return SYSCTLS | (FORWARDING if forwards else {})
 
 

@@ -27,6 +27,8 @@ IP_PKTINFO = 8
 """From linux/in.h: Python 3.11 has no name for it."""
 TICK = 0.01
 """How often the load's sender looks what is due."""
+IDLE = 0.1
+"""How often it looks whether there is any."""
 
 
 def _from(source: str) -> list[tuple[int, int, bytes]]:
@@ -94,7 +96,7 @@ class Load:
     def _run(self) -> None:
         payload = bytes(PAYLOAD)
         last = time.monotonic()
-        while not self._stop.wait(TICK):
+        while not self._stop.wait(TICK if self._streams else IDLE):
             now = time.monotonic()
             # After a pause of the machine no burst: what was not sent then is not sent at all.
             passed, last = min(now - last, 5 * TICK), now

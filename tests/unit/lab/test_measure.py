@@ -45,6 +45,11 @@ def test_no_pings_are_no_losses() -> None:
     assert ping_metrics([])["lost"] == 0
 
 
+@pytest.mark.parametrize(("pattern", "most"), [("....", 0), (".x.x.", 1), ("xx.x", 2), (".x.xxx", 3)])
+def test_how_many_pings_were_lost_one_after_the_other(pattern: str, most: int) -> None:
+    assert ping_metrics(pings(pattern))["lost_in_a_row"] == most
+
+
 def test_replies_that_only_came_late_are_a_silence_and_no_loss() -> None:
     held_up = [Ping(0.0, 0.001), Ping(0.01, 0.251), Ping(0.02, 0.252), Ping(0.26, 0.261)]
     numbers = ping_metrics(held_up)

@@ -21,6 +21,8 @@ async def steps(run: Run) -> None:
     """Redirect all, let others come, move one back live."""
     cluster = run.the_cluster
     await _bird(run)
+    for node in GATEWAYS:
+        await _stocked(run, node)
     for client in (*FIRST, *LATER):
         await _load(run, client)
     for client in FIRST:
@@ -74,6 +76,20 @@ async def _bird(run: Run) -> None:
         return said.count("Established") == len(GATEWAYS)
 
     await until(established, within=20.0, what="the routers speak BGP", every=0.2)
+
+
+async def _stocked(run: Run, node: str) -> None:
+    """Wait until a gateway's charon has addresses that it can give."""
+    path = run.lab.plugin_socket(node)
+
+    def listed() -> int:
+        said = vici.call(path, lambda s: list(s.streamed_request("list-addresses", "list-address")))
+        return len(said)
+
+    async def some() -> bool:
+        return await asyncio.to_thread(listed) > 0
+
+    await until(some, within=30.0, what=f"{node} has addresses to give", every=0.2)
 
 
 def _start_bird(run: Run, node: str, text: str) -> None:
