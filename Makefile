@@ -14,7 +14,7 @@ JOBS   ?= $(shell nproc)
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system lint types unit charon lab lab-kernel compose-lab test-compose test bench docs clean
+.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -36,6 +36,9 @@ need-root:
 
 setup: need-root system venv
 
+browser: need-root ## Chromium, in which the web page is tested
+	@packaging/install-system chromium
+
 lint: venv ## ruff: format and rules
 	@echo "== ruff"
 	$(BIN)/ruff format --check .
@@ -45,7 +48,7 @@ types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
 
-unit: setup ## unit, contract, vector, property and fuzz tests
+unit: setup browser ## unit, contract, vector, property and fuzz tests
 	@echo "== tests"
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not charon" --reruns 1 $(PYTEST_ARGS) tests
 
@@ -79,12 +82,24 @@ test-compose: ## the same as a test: passes where there is no Docker engine, and
 	((status != 3)) || { echo "mobikectl: no Docker engine: the containers are not tested here"; exit 0; }
 	exit $$status
 
+deb: venv ## build the Debian packages into build/deb (lintian looks at them)
+	@packaging/build-deb
+
+test-deb: deb ## install them into a fresh Debian root, start the service under systemd, purge them (minutes; not part of test)
+	@packaging/test-deb build/deb
+
 bench: setup ## measure, and write the results to $(OUT)/bench
 	mkdir -p $(OUT)/bench
 	for name in netlink charon balance sidecar; do
 	  echo "== bench $$name"
 	  $(BIN)/python benchmarks/$$name.py --json $(OUT)/bench/$$name.json
 	done
+
+# Half an hour on two processors. What failed is to be had again with the SEED that it tells.
+chaos: setup plugin ## MOVES (300) moves of IKE_SAs while processes are killed as a SEED says, then a kill at each step
+	@echo "== chaos"
+	$(BIN)/mobikectl lab chaos --moves $(or $(MOVES),300) $(if $(SEED),--seed $(SEED)) --esp $(or $(ESP),auto) --out $(OUT)/chaos
+	$(BIN)/mobikectl lab chaos --every-step --esp $(or $(ESP),auto) --out $(OUT)/chaos-steps
 
 docs: venv ## the reference in docs/reference; manual pages and shell completion in $(OUT)
 	$(BIN)/python docs/generate.py
