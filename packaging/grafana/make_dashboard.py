@@ -35,9 +35,24 @@ def quantile(share: str, metric: str, by: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{{{HERE}}}[5m])))"
 
 
+def lately(share: str, metric: str, by: str) -> str:
+    """Return the PromQL of a quantile of the last five minutes, where rate() would miss the first of few."""
+    labels = f"instance, le, {by}"
+    now = f"{metric}_bucket{{{HERE}}}"
+    return (
+        f"histogram_quantile({share},"
+        f" sum by ({labels}) (clamp_min({now} - ({now} offset 5m or {now} * 0), 0)))"
+    )
+
+
 def grown(labels: str, metric: str) -> str:
-    """Return the PromQL of how much a counter grew between two points, by labels."""
-    return f"sum by ({labels}) (increase({metric}{{{HERE}}}[$__rate_interval]))"
+    """Return the PromQL of how much a counter grew between two points, by labels.
+
+    A series that was not there before grew by all that it has: to increase() the first move is none.
+    """
+    now = f"{metric}{{{HERE}}}"
+    born = f"{now} unless {now} offset $__rate_interval"
+    return f"sum by ({labels}) ((increase({now}[$__rate_interval]) > 0) or ({born}))"
 
 
 ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
@@ -116,7 +131,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 "How long they took (99th percentile)",
                 (
                     (
-                        quantile("0.99", "mobikectl_cluster_move_duration_seconds", "mechanism"),
+                        lately("0.99", "mobikectl_cluster_move_duration_seconds", "mechanism"),
                         "{{instance}} {{mechanism}}",
                     ),
                 ),
