@@ -24,6 +24,7 @@ from mobikectl.errors import (
     NotFoundError,
 )
 from mobikectl.netlink.esp import EXHAUSTION, Received
+from mobikectl.node import imported
 from mobikectl.node.control import unheard
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
 from mobikectl.wire.ha_chain import IkeSpis
@@ -261,18 +262,15 @@ class Copies:
         await self._appeared(wanted.spis, wanted.children)
 
     async def _appeared(self, spis: IkeSpis, children: Collection[int]) -> HeldSa:
-        deadline = time.monotonic() + self._times.appear_s
-        while True:
-            held = await self._look(spis)
-            if held is not None and held.inbound == frozenset(children):
-                return held
-            if time.monotonic() > deadline:
-                what = "did not take it" if held is None else f"has {len(held.children)} of its CHILD_SAs"
-                raise MoveError(
-                    f"charon {what}: it needs {len(children)} CHILD_SAs",
-                    hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
-                )
-            await asyncio.sleep(self._times.look_s)
+        return await imported.appeared(
+            self._look,
+            spis,
+            lambda held: held.inbound == frozenset(children),
+            name="it",
+            children=len(children),
+            within=self._times.appear_s,
+            every=self._times.look_s,
+        )
 
     async def _touched(self, source: str, touch: Touch) -> bool:
         copy = self._copies.get(touch.spis)
@@ -323,11 +321,7 @@ class Copies:
             self._broker.forget(spis)
             return
         self._broker.remove(spis)
-        deadline = time.monotonic() + self._times.appear_s
-        while await self._look(spis) is not None:
-            if time.monotonic() > deadline:
-                raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
-            await asyncio.sleep(self._times.look_s)
+        await imported.gone(self._look, spis, within=self._times.appear_s, every=self._times.look_s)
         if held.serving:
             await self._ended(held.ike_id)
 

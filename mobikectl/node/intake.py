@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.netlink.esp import Received
+from mobikectl.node import imported
 from mobikectl.node.control import unheard
 from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
@@ -251,21 +252,21 @@ class Intake:
             )
 
     async def _appeared(self, offer: Offer) -> None:
-        deadline = time.monotonic() + self._times.appear_s
-        while True:
+        async def look(spis: IkeSpis) -> HeldSa | None:
             try:
-                held = await self._control.look(offer.spis)
+                return await self._control.look(spis)
             except DecodeError:
-                held = None  # it has no addresses yet
-            if held is not None and not held.serving and set(held.children) == set(offer.children):
-                return
-            if time.monotonic() > deadline:
-                what = "did not take it" if held is None else f"has {len(held.children)} of its CHILD_SAs"
-                raise MoveError(
-                    f"charon {what}: {offer.name} needs {len(offer.children)} CHILD_SAs",
-                    hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
-                )
-            await asyncio.sleep(self._times.look_s)
+                return None  # it has no addresses yet
+
+        await imported.appeared(
+            look,
+            offer.spis,
+            lambda held: not held.serving and set(held.children) == set(offer.children),
+            name=offer.name,
+            children=len(offer.children),
+            within=self._times.appear_s,
+            every=self._times.look_s,
+        )
 
     def _give_back(self, spis: IkeSpis) -> None:
         self._taken.pop(spis, None)
@@ -278,11 +279,7 @@ class Intake:
         """Drop it and see that it is gone. Raise MoveError: it is not."""
         held = await self._control.look(spis)
         self._broker.remove(spis)
-        deadline = time.monotonic() + self._times.appear_s
-        while await self._control.look(spis) is not None:
-            if time.monotonic() > deadline:
-                raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
-            await asyncio.sleep(self._times.look_s)
+        await imported.gone(self._control.look, spis, within=self._times.appear_s, every=self._times.look_s)
         if held is not None and held.serving:
             await self._ended(held.ike_id)
 

@@ -1,0 +1,61 @@
+"""Waits until charon has an IKE_SA that it was told of by the HA broker, or has no longer one that it was to drop.
+
+charon does not answer HA messages: what became of them is looked up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from mobikectl.errors import MoveError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from mobikectl.node.control import HeldSa
+    from mobikectl.wire.ha_chain import IkeSpis
+
+    Look = Callable[[IkeSpis], Awaitable[HeldSa | None]]
+
+
+async def appeared(
+    look: Look,
+    spis: IkeSpis,
+    is_whole: Callable[[HeldSa], bool],
+    *,
+    name: str,
+    children: int,
+    within: float,
+    every: float,
+) -> HeldSa:
+    """Given how to look for an IKE_SA and when it is all there, return it then.
+
+    ``name`` and how many ``children`` it needs are for the error. ``within`` and ``every``: seconds. Raise MoveError:
+    charon did not take it, or not all of it; and what ``look`` raises.
+    """
+    deadline = time.monotonic() + within
+    while True:
+        held = await look(spis)
+        if held is not None and is_whole(held):
+            return held
+        if time.monotonic() > deadline:
+            what = "did not take it" if held is None else f"has {len(held.children)} of its CHILD_SAs"
+            raise MoveError(
+                f"charon {what}: {name} needs {children} CHILD_SAs",
+                hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
+            )
+        await asyncio.sleep(every)
+
+
+async def gone(look: Look, spis: IkeSpis, *, within: float, every: float) -> None:
+    """Given how to look for an IKE_SA that charon was told to drop, return when it is gone.
+
+    ``within`` and ``every``: seconds. Raise MoveError: it is still there; and what ``look`` raises.
+    """
+    deadline = time.monotonic() + within
+    while await look(spis) is not None:
+        if time.monotonic() > deadline:
+            raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
+        await asyncio.sleep(every)
