@@ -72,7 +72,7 @@ class FailoverTimes:
     probe_s: float = 0.2
     """An IKE daemon answers a probe."""
     probes: int = 2
-    """Probes that stay unanswered, one after the other."""
+    """Probes that stay unanswered; the first is still waited for when the next is sent."""
     ask_s: float = 0.8
     """Another node says what it sees."""
 
@@ -283,16 +283,17 @@ class Failover:
 
     async def hears(self, addresses: Collection[IpAddress]) -> bool:
         """Given addresses, return whether an IKE daemon answers at one of them."""
-        for _ in range(self._times.probes):
-            if not addresses:
-                return False
-            async with asyncio.TaskGroup() as tasks:
-                asking = [tasks.create_task(self._heard_at(each)) for each in addresses]
-            if any(task.result() for task in asking):
-                return True
-        return False
+        apart = self._times.probe_s / self._times.probes
+        async with asyncio.TaskGroup() as tasks:
+            asking = [
+                tasks.create_task(self._heard_at(each, after=number * apart))
+                for number in range(self._times.probes)
+                for each in addresses
+            ]
+        return any(task.result() for task in asking)
 
-    async def _heard_at(self, address: IpAddress) -> bool:
+    async def _heard_at(self, address: IpAddress, *, after: float) -> bool:
+        await asyncio.sleep(after)
         try:
             async with asyncio.timeout(self._times.probe_s):
                 return await self._probe(address)
