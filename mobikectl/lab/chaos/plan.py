@@ -45,7 +45,7 @@ WEIGHTS = {
     What.STORE: 3,
 }
 WHOM = {Whom.SOURCE: 5, Whom.TARGET: 5, Whom.OTHER: 1}
-MOST_AT_ONCE = 3
+MOST_AT_ONCE = 5
 STEPS = (
     "source: offering",
     "source: asking",
@@ -69,7 +69,7 @@ AT_A_STEP = 0.75
 """The share of the faults that happen exactly at one of them; the others at some moment."""
 LATEST_S = 0.6
 """A handover takes some 0.5 s, of which 0.3 s are waiting for late packets."""
-LASTS_S = (0.2, 4.0)
+LASTS_S = (0.2, 2.0)
 """How long somebody is away, or cut off."""
 
 

@@ -13,7 +13,7 @@ from mobikectl.lab.chaos.desk import open_desk
 from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import Fault, What, Whom, every_step, rounds
 from mobikectl.lab.chaos.world import Key, World, look
-from mobikectl.lab.cluster import FINAL
+from mobikectl.lab.cluster import FINAL, peer_of
 from mobikectl.lab.steps import SOURCE_STEPS
 from mobikectl.lab.topology import Role
 from mobikectl.lab.wait import until
@@ -33,6 +33,8 @@ ENDED_S = 90.0
 OWNED_S = 40.0
 BACK_S = 200.0
 """A client whose only gateway was killed finds out: 30 s without a packet, 89 s of retransmissions, a new IKE_SA."""
+PATIENT_S = 25.0
+"""strongSwan gives an IKE_SA up after ten probes of a path in 27 s: a move that is open for longer may cost it."""
 ANSWERED_S = 30.0
 PINGS = 5
 """So many pings in a row must be answered."""
@@ -317,11 +319,21 @@ class Chaos:
             if before == key:
                 continue
             self._known[client] = key
-            why = self._doomed.get(before)
+            why = self._doomed.get(before) or self._waited_out(client)
             line = f"{client} made a new IKE_SA: {why or 'nobody knows why'}"
             (self.tally.made_anew if why else self.tally.unexplained).append(line)
             self._run.cause(line)
         return world
+
+    def _waited_out(self, client: str) -> str:
+        """Return whether the last move of a client's IKE_SA took longer than its client waits for an answer."""
+        cluster, peer = self._run.the_cluster, self._tunnels[client].client_id
+        numbers = [n for n, move in cluster.moves.items() if any(peer_of(sa) == peer for sa in move["sas"])]
+        if not numbers:
+            return ""
+        times = [at for (number, _), at in cluster.seen.items() if number == max(numbers)]
+        end = max(times) if self._has_ended(max(numbers)) else time.monotonic()
+        return f"its move took {end - min(times):.0f} s" if end - min(times) >= PATIENT_S else ""
 
     async def _finish(self) -> None:
         """Wait until all is quiet, and record what is there."""
