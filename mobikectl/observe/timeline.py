@@ -19,6 +19,8 @@ PATH_COLOURS = ("#2a78d6", "#eb6834", "#1baf7a", "#eda100", "#8250c4", "#0b7f8f"
 LOSS_COLOUR = "#d03b3b"
 CAUSE_STEP = 0.42
 """How much higher each further line of causes stands."""
+MANY = 12
+"""With more rows than this they are drawn thin, and a legend says what the colours are."""
 CAUSE_LENGTH = 60
 """Letters of a cause that are shown at most."""
 
@@ -80,6 +82,8 @@ class Timeline:
     """When the packets that were lost had been sent."""
     caption: str = ""
     start: float = 0.0
+    loss_known: bool = True
+    """Whether ``lost`` was measured: otherwise that none is in it says nothing, and none is drawn."""
     colours: dict[str, str] = field(default_factory=dict)
     """Span label -> colour; labels without one get the next of the palette in order of appearance."""
 
@@ -99,7 +103,10 @@ def draw(timelines: tuple[Timeline, ...], file: Path) -> None:
     from matplotlib import pyplot as plt
 
     plt.rcParams.update({"font.size": 9, "svg.fonttype": "none", "axes.edgecolor": GRID, "text.color": INK})
-    heights = [1.8 + 0.5 * len(timeline.rows) + 0.2 * _levels(timeline) for timeline in timelines]
+    heights = [
+        1.8 + (0.13 if _thin(timeline) else 0.5) * len(timeline.rows) + 0.2 * _levels(timeline)
+        for timeline in timelines
+    ]
     figure, axes = plt.subplots(
         len(timelines), 1, figsize=(11, sum(heights)), squeeze=False, gridspec_kw={"height_ratios": heights}
     )
@@ -116,14 +123,26 @@ def _draw_one(axis: Any, timeline: Timeline) -> None:
     for place, row in enumerate(timeline.rows):
         for span in row.spans:
             _draw_span(axis, span, place, colours[span.label], timeline)
+    unit = 0.5 / 0.13 if _thin(timeline) else 1.0  # what is as high as one row elsewhere
     marks_at, lost_at = len(timeline.rows) - 0.1, -0.85
-    axis.eventplot(
-        list(timeline.lost), lineoffsets=lost_at, linelengths=0.4, linewidths=0.8, colors=LOSS_COLOUR
+    places, labels = [*range(len(timeline.rows))], [row.label for row in timeline.rows]
+    if timeline.loss_known:
+        axis.eventplot(
+            list(timeline.lost), lineoffsets=lost_at, linelengths=0.4, linewidths=0.8, colors=LOSS_COLOUR
+        )
+        labels.append(f"lost ({len(timeline.lost)})")
+    _draw_marks(axis, timeline, marks_at, unit)
+    axis.set_yticks(
+        [*places, *([lost_at] if timeline.loss_known else []), marks_at + 0.25 * unit], [*labels, "happened"]
     )
-    _draw_marks(axis, timeline, marks_at)
-    labels = [*(row.label for row in timeline.rows), "happened", f"lost ({len(timeline.lost)})"]
-    axis.set_yticks([*range(len(timeline.rows)), marks_at + 0.25, lost_at], labels)
-    axis.set_ylim(lost_at - 0.5, marks_at + 0.75 + CAUSE_STEP * max(1, _levels(timeline)))
+    if _thin(timeline):
+        for tick in axis.get_yticklabels()[: len(places)]:
+            tick.set_fontsize(5.5)
+        _draw_colours(axis, colours)
+    axis.set_ylim(
+        (lost_at if timeline.loss_known else 0) - 0.5,
+        marks_at + (0.75 + CAUSE_STEP * max(1, _levels(timeline))) * unit,
+    )
     axis.set_xlim(timeline.start, max(timeline.end, timeline.start + 0.001))
     axis.set_xlabel("seconds")
     axis.set_title(timeline.title, loc="left", fontweight="bold", color=INK)
@@ -139,11 +158,31 @@ def _draw_one(axis: Any, timeline: Timeline) -> None:
 
 def _draw_span(axis: Any, span: Span, place: int, colour: str, timeline: Timeline) -> None:
     width = span.end - span.start
-    axis.barh(place, width, left=span.start, height=0.5, color=colour, linewidth=0)
+    thin = _thin(timeline)
+    axis.barh(place, width, left=span.start, height=0.8 if thin else 0.5, color=colour, linewidth=0)
     whole = max(timeline.end - timeline.start, 0.001)
-    if width / whole > 0.012 * len(span.label):  # only where the words fit
+    if not thin and width / whole > 0.012 * len(span.label):  # only where the words fit
         axis.text(
             span.start + width / 2, place, span.label, ha="center", va="center", color="white", fontsize=8
+        )
+
+
+def _thin(timeline: Timeline) -> bool:
+    return len(timeline.rows) > MANY
+
+
+def _draw_colours(axis: Any, colours: dict[str, str]) -> None:
+    """Say above the rows which colour is whose."""
+    for place, (label, colour) in enumerate(colours.items()):
+        axis.annotate(
+            f"■ {label}",
+            (1.0, 0.0),
+            xycoords="axes fraction",
+            xytext=(8, 14 * place + 6),
+            textcoords="offset points",
+            color=colour,
+            fontsize=8,
+            annotation_clip=False,
         )
 
 
@@ -169,7 +208,7 @@ def _short(text: str) -> str:
     return text if len(text) <= CAUSE_LENGTH else text[: CAUSE_LENGTH - 1] + "…"
 
 
-def _draw_marks(axis: Any, timeline: Timeline, height: float) -> None:
+def _draw_marks(axis: Any, timeline: Timeline, height: float, unit: float) -> None:
     seen: set[MarkKind] = set()
     for mark in timeline.marks:
         symbol, colour = MARK_STYLE[mark.kind]
@@ -177,7 +216,7 @@ def _draw_marks(axis: Any, timeline: Timeline, height: float) -> None:
         seen.add(mark.kind)
         axis.plot(
             mark.at,
-            height + 0.25,
+            height + 0.25 * unit,
             symbol,
             color=colour,
             markersize=6,
@@ -187,12 +226,12 @@ def _draw_marks(axis: Any, timeline: Timeline, height: float) -> None:
         )
     for mark, level in _cause_levels(timeline):
         axis.axvline(mark.at, color=INK_SOFT, linewidth=0.8, linestyle=":", zorder=0)
-        where = (mark.at, height + 0.55 + CAUSE_STEP * level)
+        where = (mark.at, height + (0.55 + CAUSE_STEP * level) * unit)
         axis.annotate(_short(mark.text), where, xytext=(3, 0), textcoords="offset points", fontsize=8)
     if seen:
         axis.legend(
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.22),
+            bbox_to_anchor=(0.5, -0.22 if not _thin(timeline) else -0.08),
             ncols=len(seen),
             frameon=False,
             fontsize=8,
