@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import (
@@ -257,8 +258,12 @@ class Handing:
         work.started = True
         try:
             # Up to here it is served again by itself should this process die; from here on only the target can say.
-            if held is None or not await self._control.passivate(order.spis):
-                start = Start(order.move, order.spis, None, roam=True)  # our charon lost it
+            if held is None:
+                start = Start(order.move, order.spis, None, roam=True)
+            elif not await self._control.passivate(order.spis):
+                # Our charon lost it: these are its message IDs as far as we saw them, the request to switch included.
+                mids = (held.mid_initiator, held.mid_responder)
+                start = Start(order.move, order.spis, mids, roam=True, rekey=tuple(held.inbound))
             else:
                 start = await self._with_numbers(work, held)
         except (CharonError, NetlinkError, PrivilegeError) as error:
@@ -320,6 +325,12 @@ class Handing:
         except (CharonError, MoveError) as error:
             return Event.REFUSED, str(error)
         work.asked = True
+        with contextlib.suppress(CharonError):  # what follows finds that out, too
+            now = await self._control.look(work.order.spis)
+            if now is not None:
+                work.held = replace(
+                    work.held, mid_initiator=now.mid_initiator, mid_responder=now.mid_responder
+                )
         return _GOOD
 
     async def _freeze(self, work: _Work) -> Outcome:

@@ -268,6 +268,21 @@ async def test_a_source_whose_charon_dies_has_it_served_by_the_target(world: Wor
     assert world.there.serving
 
 
+async def test_after_the_sources_charon_died_the_target_goes_on_behind_the_request_to_switch(
+    world: World,
+) -> None:
+    handing = world.handing
+
+    def die(_: object, handover: object) -> None:
+        if handover.state is S.FREEZING:  # type: ignore[attr-defined]
+            world.here.sa = None
+
+    handing._told = die
+    assert (await within(5, handing.hand_over(order(r=True)))).state is S.HANDED_OVER
+    assert world.there.counted == (5, 9), "4 was the request to switch"
+    assert world.there.rekeyed == [100]
+
+
 @pytest.mark.parametrize("step", ["asking", "freezing"])
 async def test_what_was_deleted_or_rekeyed_meanwhile_is_not_brought_back_to_life_by_the_target(
     world: World, step: str

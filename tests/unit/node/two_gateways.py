@@ -135,6 +135,8 @@ class Gateway:
 
     async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
         self._note(f"switch {address}")
+        if self.sa is not None:
+            self.sa = replace(self.sa, mid_initiator=self.sa.mid_initiator + 1)
         if self.switch_fails:
             raise MoveError("the peer does not answer")
 
