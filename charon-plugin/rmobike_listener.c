@@ -17,6 +17,7 @@
 #include <daemon.h>
 
 #include "rmobike_follow.h"
+#include "rmobike_swap.h"
 
 typedef struct private_rmobike_listener_t private_rmobike_listener_t;
 
@@ -166,6 +167,7 @@ METHOD(listener_t, message, bool,
 			case INFORMATIONAL:
 				if (incoming)
 				{
+					rmobike_swap_request(ike_sa, message);
 					this->initiator->request(this->initiator, ike_sa, message);
 				}
 				break;
@@ -262,6 +264,14 @@ METHOD(listener_t, ike_state_change, bool,
 		this->responder->gone(this->responder, ike_sa);
 		this->freeze->gone(this->freeze, ike_sa);
 	}
+	return TRUE;
+}
+
+METHOD(listener_t, child_state_change, bool,
+	private_rmobike_listener_t *this, ike_sa_t *ike_sa, child_sa_t *child_sa,
+	child_sa_state_t state)
+{
+	rmobike_swap_state(child_sa, state);
 	return TRUE;
 }
 
@@ -368,6 +378,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 				.ike_rekey = _ike_rekey,
 				.ike_update = _ike_update,
 				.ike_state_change = _ike_state_change,
+				.child_state_change = _child_state_change,
 			},
 			.destroy = _destroy,
 		},

@@ -29,6 +29,7 @@
 #include "rmobike_responder.h"
 #include "rmobike_rules.h"
 #include "rmobike_send.h"
+#include "rmobike_swap.h"
 #include "rmobike_update.h"
 #include "rmobike_watch.h"
 
@@ -219,12 +220,14 @@ static bool plugin_cb(private_rmobike_plugin_t *this,
 									   &this->redirect->provider);
 		charon->attributes->add_provider(charon->attributes,
 										 &this->pool->provider);
+		rmobike_swap_init();
 		charon->bus->add_listener(charon->bus, &this->listener->listener);
 		DBG1(DBG_CFG, "rmobike %s loaded", RMOBIKE_VERSION);
 	}
 	else
 	{
 		charon->bus->remove_listener(charon->bus, &this->listener->listener);
+		rmobike_swap_deinit();
 		charon->attributes->remove_provider(charon->attributes,
 											&this->pool->provider);
 		charon->redirect->remove_provider(charon->redirect,

@@ -1,6 +1,7 @@
 """Two hundred switches."""
 
 from mobikectl.lab.run import Run
+from mobikectl.lab.wait import until
 
 SWITCHES = 200
 NODES = ("client", "gateway")
@@ -9,6 +10,8 @@ PING_MS = 10.0
 REASONS = {
     "XfrmInNoStates": "no_state",
     "XfrmInNoPols": "no_policy",
+    "XfrmInTmplMismatch": "other_policy",
+    "XfrmInStateSeqError": "replay",
     "XfrmOutPolBlock": "drop_policy",
     "XfrmOutNoStates": "no_state",
 }
@@ -19,6 +22,7 @@ async def steps(run: Run) -> None:
     """Ask the client to the other address, again and again; it follows each time."""
     kernel = run.lab.record.esp == "kernel"
     before = await drops(run) if kernel else {}
+    installed = await entries(run) if kernel else []
     begin = run.cause("the switches begin")
     for number in range(SWITCHES):
         target = ("198.18.10.1", "198.18.9.1")[number % 2]
@@ -36,6 +40,8 @@ async def steps(run: Run) -> None:
         for reason, count in after.items():
             run.record(reason, count - before[reason])
         run.record("lost_elsewhere", max(0, lost - sum(after.values()) + sum(before.values())))
+        await until(lambda: stands(run, installed), within=10, what="as many states and policies as before")
+        run.record("kernel_entries", "as before")
 
 
 async def drops(run: Run) -> dict[str, int]:
@@ -47,3 +53,17 @@ async def drops(run: Run) -> dict[str, int]:
             if name in REASONS:
                 found[f"{node}.{REASONS[name]}"] += int(count)
     return found
+
+
+async def stands(run: Run, installed: list[str]) -> bool:
+    """Return whether the kernels have as many states and policies as they had."""
+    return await entries(run) == installed
+
+
+async def entries(run: Run) -> list[str]:
+    """Return how many states and policies each kernel has."""
+    return [
+        await run.lab.run_in(node, "ip", "xfrm", what, "count")
+        for node in NODES
+        for what in ("state", "policy")
+    ]
