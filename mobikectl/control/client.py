@@ -62,6 +62,7 @@ class ControlClient:
             async with self._session.get(
                 "/events", params={"backlog": str(backlog)}, timeout=unlimited
             ) as answer:
+                await _check(answer, (200,))
                 async for line in answer.content:
                     yield json.loads(line)
 
@@ -79,12 +80,7 @@ class ControlClient:
             async with self._session.request(method, target, json=body, timeout=limit) as answer:
                 if answer.status == 409:
                     raise _revive(await answer.json())
-                if answer.status not in good:
-                    reason = (await answer.text())[:200]
-                    raise errors.SidecarError(
-                        f"the sidecar refused {method} {target}: {answer.status} {reason}",
-                        hint="the command line and the sidecar may be of different versions",
-                    )
+                await _check(answer, good)
                 value: dict[str, Any] = await answer.json()
                 return value
 
@@ -106,6 +102,16 @@ class ControlClient:
                 f"{self._path}: what came is not what a sidecar says: {error}",
                 hint="it ended while it spoke, or is of another version",
             ) from error
+
+
+async def _check(answer: aiohttp.ClientResponse, good: tuple[int, ...]) -> None:
+    """Raise SidecarError unless an answer is one that was hoped for."""
+    if answer.status not in good:
+        reason = (await answer.text())[:200]
+        raise errors.SidecarError(
+            f"the sidecar refused {answer.method} {answer.url.path}: {answer.status} {reason}",
+            hint="the command line and the sidecar may be of different versions",
+        )
 
 
 def _revive(answer: Mapping[str, Any]) -> errors.MobikectlError:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from mobikectl.control.sockets import SOCKET_MODE, claim
+from mobikectl.control.sockets import bound, claim
 from mobikectl.errors import MobikectlError, SidecarError
 from mobikectl.observe.metrics import CONTENT_TYPE
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_BODY = 64 * 1024
 MAX_BACKLOG = 10_000
+MAX_FOLLOWERS = 32
+"""Readers of events at the same time; each keeps a queue of its own."""
 
 
 class ControlApi(Protocol):
@@ -55,8 +57,7 @@ async def serve(api: ControlApi, path: Path) -> AsyncIterator[None]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     try:
-        await web.UnixSite(runner, path).start()
-        path.chmod(SOCKET_MODE)
+        await web.SockSite(runner, bound(path)).start()
         yield
     finally:
         await runner.cleanup()
@@ -105,6 +106,7 @@ def _dumps(value: Any) -> str:
 class _Handlers:
     def __init__(self, api: ControlApi) -> None:
         self._api = api
+        self._followers = 0
 
     async def healthz(self, _request: web.Request) -> web.Response:
         health = self._api.healthy()
@@ -130,6 +132,15 @@ class _Handlers:
             backlog = min(max(int(request.query.get("backlog", "0")), 0), MAX_BACKLOG)
         except ValueError as error:
             raise web.HTTPBadRequest(text="backlog: expected a whole number") from error
+        if self._followers >= MAX_FOLLOWERS:
+            raise web.HTTPServiceUnavailable(text=f"{MAX_FOLLOWERS} readers follow the events already")
+        self._followers += 1
+        try:
+            return await self._follow(request, backlog)
+        finally:
+            self._followers -= 1
+
+    async def _follow(self, request: web.Request, backlog: int) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
         async with contextlib.aclosing(self._api.events.follow(backlog=backlog)) as following:

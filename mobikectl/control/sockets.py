@@ -48,6 +48,25 @@ def claim(path: Path) -> None:
     path.unlink()
 
 
+def bound(path: Path) -> socket.socket:
+    """Given a path that is free, return a socket bound there that never was open to others, whatever the umask is.
+
+    Raise SidecarError.
+    """
+    made = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        made.bind(os.fspath(path))
+    except OSError as error:
+        made.close()
+        raise SidecarError(
+            f"{path}: {error.strerror}", hint="run as root, or choose another [control] socket"
+        ) from error
+    finally:
+        os.umask(before)
+    return made
+
+
 def check_trusted(path: Path) -> None:
     """Raise SidecarError unless ``path`` is a socket owned by root or by us.
 

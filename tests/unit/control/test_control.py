@@ -14,6 +14,8 @@ import aiohttp
 import pytest
 
 from mobikectl.control import ControlClient, serve, serve_metrics
+from mobikectl.control.server import MAX_FOLLOWERS
+from mobikectl.control.sockets import bound
 from mobikectl.errors import MoveError, SidecarError
 from mobikectl.observe.events import EventLog, Source
 
@@ -110,6 +112,34 @@ async def test_the_socket_is_closed_to_others_and_goes_with_the_sidecar(path: Pa
         assert path.stat().st_mode & 0o777 == 0o660
         assert path.parent.stat().st_mode & 0o007 == 0
     assert not path.exists()
+
+
+def test_the_socket_never_was_open_to_others_whatever_the_umask_is(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with bound(tmp_path / "sock"):
+            assert (tmp_path / "sock").stat().st_mode & 0o777 == 0o660
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+
+
+async def test_readers_of_events_are_bounded_and_a_place_that_is_left_is_free(path: Path) -> None:
+    api = Api()
+    api.events.record(Source.NETLINK, "link-down", "eth0")
+    async with asyncio.timeout(20), serve(api, path), ControlClient(path) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(MAX_FOLLOWERS):
+                following = await stack.enter_async_context(ControlClient(path))
+                events = await stack.enter_async_context(contextlib.aclosing(following.events(backlog=1)))
+                assert (await anext(events))["name"] == "link-down"
+            with pytest.raises(SidecarError, match="readers follow the events already"):
+                await anext(client.events(backlog=1))
+            assert (await client.health())["ok"]
+        while True:
+            with contextlib.suppress(SidecarError):
+                assert (await anext(client.events(backlog=1)))["name"] == "link-down"
+                break
 
 
 async def test_a_dead_socket_is_replaced_and_a_living_one_is_not(path: Path) -> None:
