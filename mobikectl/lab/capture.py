@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 import socket
 import struct
@@ -50,6 +51,8 @@ ESP_OR_UDP = (
 )
 """A socket filter (bpf(4)): the pings inside of the tunnel need not wake anybody."""
 SO_RCVBUFFORCE = 33
+RECEIVE_BUFFER = 8 << 20
+"""Octets: what comes while a guest stands still for a moment is not to be taken for lost."""
 IGNORED_DEVICES = {"lo", "ipsec0"}
 TICK = 0.01
 """Seconds between two looks of a thread that sends: what came meanwhile is taken at once, and the kernel has written
@@ -169,13 +172,18 @@ def _wall_clock_offset() -> float:
 
 def _packet_socket() -> socket.socket:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
-    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in ESP_OR_UDP))
-    filter_ = struct.pack("HL", len(ESP_OR_UDP), ctypes.addressof(program))
+    _prepare(sock, ESP_OR_UDP)
+    return sock
+
+
+def _prepare(sock: socket.socket, steps: Sequence[tuple[int, int, int, int]]) -> None:
+    """Have a socket take what a filter (bpf(4)) lets through, stamped, and not block."""
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    filter_ = struct.pack("HL", len(steps), ctypes.addressof(program))
     sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, filter_)
     sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
     sock.setblocking(False)
-    return sock
 
 
 def _timestamp(ancillary: list[tuple[int, int, bytes]]) -> tuple[int, int]:
@@ -200,6 +208,8 @@ Way = tuple[list[tuple[int, int, bytes]], str]
 """Ancillary data that chooses a packet's source (empty: the socket's), and where it goes to."""
 
 
+IDENTIFIERS = itertools.count(os.getpid())
+"""Of trains of echo requests: two of them in one namespace each want their own answers."""
 LATEST = 200
 """So many requests at most are waited for in the end."""
 
@@ -208,7 +218,8 @@ class EchoTrain:
     """Sends ICMP echo requests over some ways in turn, from a thread, and takes their replies. A context manager.
 
     ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests, on average: what is due
-    within `TICK` is sent together. Leaving it waits up to ``tail`` seconds for the last replies.
+    within `TICK` is sent together. What was not sent while the machine stood still is not made up for, but for the last
+    ``arrears`` seconds of it. Leaving it waits up to ``tail`` seconds for the last replies.
     """
 
     def __init__(
@@ -219,17 +230,19 @@ class EchoTrain:
         *,
         spacing: float,
         tail: float,
+        arrears: float = 0.0,
         v6: bool = False,
     ) -> None:
+        self._arrears = arrears
         self._all: list[Ping] = []
         self._ways = ways
         self._together = max(1, round(TICK / spacing))
         self._step = spacing * self._together
         self._tail = tail
         self._v6 = v6
-        self._ident = threading.get_native_id() & 0xFFFF
+        self._ident = next(IDENTIFIERS) & 0xFFFF
         self._sock = open_in(namespace, make)
-        self._sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        _prepare(self._sock, _answers_to(self._ident, v6=v6))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"ping-{namespace}", daemon=True)
 
@@ -251,8 +264,8 @@ class EchoTrain:
             now = time.monotonic()
             for _ in range(self._together):
                 self._send(len(self._all), now)
-            # Never catch up with a burst: each packet is a sample of its own moment.
-            due = max(due + self._step, now + self._step / 2)
+            # A ping is a sample of its own moment: it is not caught up with.
+            due = max(due + self._step, now + self._step / 2 - self._arrears)
             time.sleep(max(0.0, due - now))
         end = time.monotonic() + self._tail
         while not self._settled() and time.monotonic() < end:
@@ -307,6 +320,7 @@ class Pinger(EchoTrain):
         *,
         interval: float = 0.01,
         tail: float = 1.0,
+        arrears: float = 0.0,
     ) -> None:
         v6 = target.version == 6
 
@@ -315,7 +329,9 @@ class Pinger(EchoTrain):
             sock.bind((str(source), 0))
             return sock
 
-        super().__init__(namespace, make, [([], str(target))], spacing=interval, tail=tail, v6=v6)
+        super().__init__(
+            namespace, make, [([], str(target))], spacing=interval, tail=tail, arrears=arrears, v6=v6
+        )
 
     @property
     def pings(self) -> list[Ping]:
@@ -324,11 +340,15 @@ class Pinger(EchoTrain):
 
 
 def icmp_socket(*, v6: bool = False) -> socket.socket:
-    """Return a raw socket for ICMP (or ICMPv6) that does not block."""
+    """Return a raw socket for ICMP (or ICMPv6)."""
     family = socket.AF_INET6 if v6 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
-    sock.setblocking(False)
-    return sock
+    return socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_ICMPV6 if v6 else socket.IPPROTO_ICMP)
+
+
+def _answers_to(ident: int, *, v6: bool) -> tuple[tuple[int, int, int, int], ...]:
+    """Return the filter of a raw socket for echo messages with an identifier: each such socket gets those of all."""
+    load = ((0x28, 0, 0, 4),) if v6 else ((0xB1, 0, 0, 0), (0x48, 0, 0, 4))  # ldh [4], after the IPv4 header
+    return (*load, (0x15, 0, 1, ident), (0x06, 0, 0, 0xFFFF), (0x06, 0, 0, 0))
 
 
 def checksum(data: bytes) -> int:

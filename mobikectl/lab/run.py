@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 REPLY_TIME = 0.2
 """Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
 
+STREAM_ARREARS = 0.5
+"""Seconds of a stream that it makes up for after the machine stood still: its rate is what matters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -248,7 +251,9 @@ class Run:
         """
         way = next(t for t in self.lab.topology.tunnels if t.name == tunnel)
         namespace = self.lab.namespace(way.client)
-        train = Pinger(namespace, way.client_inside, way.gateway_inside, interval=1 / per_s)
+        train = Pinger(
+            namespace, way.client_inside, way.gateway_inside, interval=1 / per_s, arrears=STREAM_ARREARS
+        )
         began = time.monotonic()
         train.__enter__()
         try:
