@@ -20,6 +20,7 @@ from .lab import spis_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mobikectl.model import IpAddress
     from mobikectl.protocol.handover import Handover
     from mobikectl.wire.secret import SecretBytes
 
@@ -74,7 +75,7 @@ class Sites:
         secret: SecretBytes = answer.to_secret()
         return secret
 
-    async def is_out(self, node: str) -> bool:
+    async def is_out(self, node: str, address: IpAddress) -> bool:
         return node in self.out
 
     def make(self, name: str, sequences: Any = None) -> Site:
