@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 REPLY_TIME = 0.2
 """Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
 
-STREAM_ARREARS = 0.5
-"""Seconds of a stream that it makes up for after the machine stood still: its rate is what matters."""
+STREAM_ARREARS = 0.05
+"""Seconds of a stream that it makes up for when it was held up. More would be a burst that no queue has room for."""
 
 
 @dataclass(frozen=True, slots=True)
