@@ -14,7 +14,7 @@ JOBS   ?= $(shell nproc)
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs clean
+.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -100,6 +100,9 @@ chaos: setup plugin ## MOVES (300) moves of IKE_SAs while processes are killed a
 	@echo "== chaos"
 	$(BIN)/mobikectl lab chaos --moves $(or $(MOVES),300) $(if $(SEED),--seed $(SEED)) --esp $(or $(ESP),auto) --out $(OUT)/chaos
 	$(BIN)/mobikectl lab chaos --every-step --esp $(or $(ESP),auto) --out $(OUT)/chaos-steps
+
+pictures: setup plugin browser ## take the pictures of docs/pictures anew, from labs of real charons
+	$(BIN)/python -m docs.pictures
 
 docs: venv ## the reference in docs/reference; manual pages and shell completion in $(OUT)
 	$(BIN)/python docs/generate.py
