@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -187,8 +188,9 @@ class Lab:
         return ["ip", "netns", "exec", self.namespace(node), "sh", "-c", script, "sh", str(directory), *argv]
 
     def environment(self, node: str) -> dict[str, str]:
-        """Given a node, return the environment of its processes."""
-        return os.environ | {MARK: self.record.name, "MOBIKECTL_LAB_NODE": node}
+        """Given a node, return the environment of its processes: this very `mobikectl` is the one that they find."""
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+        return os.environ | {MARK: self.record.name, "MOBIKECTL_LAB_NODE": node, "PATH": path}
 
     def start(self, node: str, what: str, argv: Sequence[str]) -> ProcessId:
         """Start a long-running command on a node and write it down; its output goes to ``WHAT.out``."""
