@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mobikectl.lab.cluster import Cluster
     from mobikectl.lab.run import Run
 
+ORDERED_S = 30.0
 QUICK = 0.001
 """Seconds between looks at what a sidecar told."""
 
@@ -102,11 +103,26 @@ class Client:
         return said
 
     async def order(self, target: str) -> int:
-        """Order it to a gateway, and return the move's number as soon as it is planned."""
+        """Order it to a gateway, and return the move's number as soon as it is planned.
+
+        An order that is refused, as for a gateway that did not report for a moment, is given again. Raise LabError.
+        """
         self._run.cause(f"move to {target}")
         args = ("move", "--peer-id", self._client.client_id, "--to", target, "--json")
-        said = json.loads(await self._cluster.mobikectl(self._desk, *args))
-        return int(said["orders"][0]["move"])
+        number: int | None = None
+
+        async def taken() -> bool:
+            nonlocal number
+            output = await self._cluster.mobikectl(self._desk, *args, check=False)
+            try:
+                number = json.loads(output)["orders"][0]["move"]
+            except ValueError:
+                return False  # nothing was ordered
+            return number is not None
+
+        what = f"an order to move to {target} is taken"
+        await until(taken, within=ORDERED_S * self._patience, what=what, every=1.0)
+        return int(number or 0)
 
     async def ordered_and(
         self, target: str, source: str, act: Callable[[], Awaitable[object]], *, after: float

@@ -34,7 +34,7 @@ async def steps(run: Run) -> None:
         trap = run.handovers.trap(source, "source: offering")
         ordering = asyncio.create_task(client.order(target))
         try:
-            await trap.sprung(within=30.0)
+            await trap.sprung(within=60.0)
             run.lab.signal(charon, signal.SIGSTOP)
             swanctl = ("swanctl", "--rekey", f"--{what}", "tunnel")
             rekeying = asyncio.create_task(run.command(source, *swanctl, label=f"rekeys the {what}"))

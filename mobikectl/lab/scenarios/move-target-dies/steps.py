@@ -38,7 +38,7 @@ async def steps(run: Run) -> None:
         trap = run.handovers.trap(target, step)
         ordering = asyncio.create_task(client.order(target))
         try:
-            await trap.sprung(within=30.0)
+            await trap.sprung(within=60.0)
             mend = await faults.inflict(what, target)
         finally:
             run.handovers.remove(trap)
