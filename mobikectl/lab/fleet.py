@@ -56,7 +56,9 @@ class Fleet:
         self._capture = capture
         self._vici = lab.vici_socket(self.tunnels[0].client)
         namespace = lab.namespace(self.tunnels[0].client)
-        self._pinger = FleetPinger(namespace, self.tunnels, interval=self.tunnels[0].ping_s)
+        first = self.tunnels[0]
+        interval = first.kernel_ping_s if lab.record.esp == "kernel" else first.ping_s
+        self._pinger = FleetPinger(namespace, self.tunnels, interval=interval)
         self.load = Load(namespace, self.tunnels)
         targets = {(node, str(t.gateway_inside)) for t in self.tunnels for node in t.gateways}
         self._sinks = [open_sink(lab.namespace(node), address) for node, address in sorted(targets)]

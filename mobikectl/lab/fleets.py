@@ -13,7 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STORES = ("sqlite", "etcd")
-FLEET_KEYS = {"client", "dev", "count", "unreachable", "outer", "inside", "remote", "gateways", "ping_s"}
+FLEET_KEYS = {
+    "client",
+    "dev",
+    "count",
+    "unreachable",
+    "outer",
+    "inside",
+    "remote",
+    "gateways",
+    "ping_s",
+    "kernel_ping_s",
+}
 MAX_FLEET = 1000
 TOLD = 9
 """charon tells a peer of up to 8 further addresses of its host (RFC 4555 section 3.4). All clients of a fleet are on
@@ -110,6 +121,7 @@ def _write_out(data: dict[str, Any], name: str, fleet: Mapping[str, Any]) -> Non
             "client_inside": str(inside + i),
             "fleet": name,
             "ping_s": float(fleet.get("ping_s", PING_S)),
+            "kernel_ping_s": float(fleet.get("kernel_ping_s", fleet.get("ping_s", PING_S))),
         }
         addresses.append(f"{outer + i}/32")
         data["nodes"][client].setdefault("inside", []).append(f"{inside + i}/32")

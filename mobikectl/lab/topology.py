@@ -30,6 +30,7 @@ TUNNEL_KEYS = {
     "local",
     "fleet",
     "ping_s",
+    "kernel_ping_s",
     "auth",
 }
 AUTHENTICATIONS = ("psk", "certificate", "eap-mschapv2")
@@ -124,6 +125,8 @@ class Tunnel:
     """The fleet that it belongs to: measured with all the others of it."""
     ping_s: float = PING_S
     """Of a fleet's: seconds between the pings through it."""
+    kernel_ping_s: float = PING_S
+    """The same with kernel ESP, which has more room for them than charon's own."""
     auth: str = AUTHENTICATIONS[0]
     """One of `AUTHENTICATIONS`."""
 
@@ -335,6 +338,7 @@ class _Reader:
             local=self.address(table["local"], what) if "local" in table else None,
             fleet=str(table.get("fleet", "")),
             ping_s=float(table.get("ping_s", PING_S)),
+            kernel_ping_s=float(table.get("kernel_ping_s", PING_S)),
             auth=self._authentication(table, what),
         )
 
