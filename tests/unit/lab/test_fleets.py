@@ -83,6 +83,14 @@ def test_each_client_of_a_fleet_is_a_tunnel_with_addresses_of_its_own() -> None:
     assert [str(a) for a in wan1.addresses[:2]] == ["198.18.1.1/24", "198.18.63.1/32"]
 
 
+def test_a_fleet_pings_as_often_with_kernel_esp_unless_it_says_otherwise() -> None:
+    often = parse_topology(changed("fleets", "car", "ping_s", to=0.1), where="here").fleet("car")[0]
+    assert (often.ping_s, often.kernel_ping_s) == (0.1, 0.1)
+    data = changed("fleets", "car", "kernel_ping_s", to=0.05)
+    oftener = parse_topology(data, where="here").fleet("car")[0]
+    assert (oftener.ping_s, oftener.kernel_ping_s) == (0.2, 0.05)
+
+
 def test_charon_tells_no_gateway_the_address_of_another_client_of_the_fleet() -> None:
     addresses = next(parse_topology(GOOD, where="here").ends_of("clients")).addresses
     told = [str(a.ip) for a in addresses[1:10]]
