@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mobikectl.lab.chaos.desk import open_desk
 from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import Whom
 from mobikectl.lab.moving import Client
@@ -26,25 +27,27 @@ async def kill_at_steps(run: Run, what: What, kills: Iterable[tuple[Whom, str]])
     """
     cluster, client = run.the_cluster, Client(run, "tunnel", desk="gateway3")
     faults = Faults(run)
+    peer = run.lab.topology.tunnel("tunnel").client_id
     await cluster.carrying({"gateway1": 1})
     count, owned = 0, {True: 0, False: 0}
-    for count, (whom, step) in enumerate(kills, 1):  # noqa: B007 (the last is recorded)
-        await faults.well()
-        source = await client.owned()
-        target = "gateway2" if source == "gateway1" else "gateway1"
-        trap = run.handovers.trap(source if step in SOURCE_STEPS else target, step)
-        number = await client.order(target)
-        await trap.sprung(within=REACHED_S)
-        mend = await faults.inflict(what, source if whom is Whom.SOURCE else target)
-        trap.release()
-        await mend()
-        await client.ended(number)
-        owner = await client.owned()
-        await client.answers()
-        owned[owner == target] += 1
-        if owner == source:  # undisturbed it goes, and nothing of the failure is left
+    async with open_desk(run.lab) as desk:
+        for count, (whom, step) in enumerate(kills, 1):  # noqa: B007 (the last is recorded)
             await faults.well()
-            await client.move(target)
+            source = await client.owned()
+            target = "gateway2" if source == "gateway1" else "gateway1"
+            trap = run.handovers.trap(source if step in SOURCE_STEPS else target, step)
+            number = await desk.move(peer, source, target)
+            await trap.sprung(within=REACHED_S)
+            mend = await faults.inflict(what, source if whom is Whom.SOURCE else target)
+            trap.release()
+            await mend()
+            await client.ended(number)
+            owner = await client.owned()
+            await client.answers()
+            owned[owner == target] += 1
+            if owner == source:  # undisturbed it goes, and nothing of the failure is left
+                await faults.well()
+                await client.ended(await desk.move(peer, source, target))
     run.record("kills", count)
     run.record("went", owned[True])
     run.record("stayed", owned[False])

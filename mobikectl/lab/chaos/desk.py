@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ TOLD_S = 15.0
 ANSWER_S = 20.0
 """The leader answers in its next round; there may have to be a new one first."""
 EVERY_S = 0.05
+NOT_YET = ("is unknown", "over")
+"""In what a leader says when a node has only just come back: nobody has heard of it, or it "carries nothing over"."""
+KNOWN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,10 @@ class Answer:
 
     move: int = 0
     refused: str = ""
+
+
+class RefusedError(LabError):
+    """The leader makes no move of an order."""
 
 
 class Desk:
@@ -62,6 +70,21 @@ class Desk:
 
         await until(has_answer, within=ANSWER_S * patience, what=f"{order.sa}: an answer", every=EVERY_S)
         return Answer(answered.move, answered.refused)
+
+    async def move(self, client: str, source: str, target: str, *, patience: float = 1.0) -> int:
+        """As `order`, but where a node has only just come back, order it again; return the move's number.
+
+        Raise RefusedError.
+        """
+        end = time.monotonic() + KNOWN_S * patience
+        while True:
+            answer = await self.order(client, source, target, patience=patience)
+            if answer.move:
+                return answer.move
+            if not any(word in answer.refused for word in NOT_YET) or time.monotonic() > end:
+                raise RefusedError(
+                    f"{client} is not moved: {answer.refused}", hint="see the leader's sidecar.out"
+                )
 
     async def _key(self, client: str, source: str, patience: float) -> str:
         found: list[str] = []

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from mobikectl.errors import LabError
-from mobikectl.lab.chaos.desk import open_desk
+from mobikectl.lab.chaos.desk import RefusedError, open_desk
 from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import Fault, What, Whom, every_step, rounds
 from mobikectl.lab.chaos.world import Key, World, look
@@ -41,9 +41,6 @@ PINGS = 5
 UNDISTURBED_AFTER = 2
 """After so many failures in a row a client's next move is not disturbed: three take a mechanism from it."""
 QUICK_S = 0.005
-NOT_YET = ("is unknown", "over")
-"""In what a leader says when a node has only just come back: nobody has heard of it, or it "carries nothing over"."""
-KNOWN_S = 10.0
 
 
 @dataclass(slots=True)
@@ -151,15 +148,14 @@ class Chaos:
         """Order the moves; return client -> number of those that the leader took."""
 
         async def one(client: str) -> int:
-            tunnel, until_ = self._tunnels[client], time.monotonic() + KNOWN_S * self._patience
-            while True:
-                answer = await desk.order(tunnel.client_id, *ways[client], patience=self._patience)
-                if not answer.refused:
-                    return answer.move
-                if not any(word in answer.refused for word in NOT_YET) or time.monotonic() > until_:
-                    self.tally.refused += 1
-                    self._run.cause(f"{client}: no move: {answer.refused}")
-                    return 0
+            try:
+                return await desk.move(
+                    self._tunnels[client].client_id, *ways[client], patience=self._patience
+                )
+            except RefusedError as error:
+                self.tally.refused += 1
+                self._run.cause(f"{client}: {error.message}")
+                return 0
 
         numbers = await asyncio.gather(*map(one, ways))
         taken = {client: number for client, number in zip(ways, numbers, strict=True) if number}
@@ -185,7 +181,7 @@ class Chaos:
         if fault.what is What.NOTHING:
             return
         if fault.what is What.CHARON:
-            self._doom(await look(self._run.lab), victim)
+            self._doom(await look(self._run.lab), victim, source)
         mend = await self._faults.inflict(fault.what, victim)
         if trap is not None:
             trap.release()
@@ -213,11 +209,15 @@ class Chaos:
             return target
         return next(node for node in self._gateways if node not in {source, target})
 
-    def _doom(self, world: World, victim: str) -> None:
+    def _doom(self, world: World, victim: str, source: str) -> None:
         """Write down which IKE_SAs cannot live on when a gateway's charon is killed now."""
         lives = world.standing_by(victim)
         for key in world.gateways[victim]:
-            if key not in lives:
+            if victim != source and key in world.copies[source]:
+                self._doomed[key] = (
+                    f"its client had just come to {victim}, and {source} has it as it was before"
+                )
+            elif key not in lives:
                 self._doomed[key] = f"only {victim} had it"
             elif self._behind_nat(key[0]):
                 self._doomed[key] = "behind a NAT it does not hear who stands by"
