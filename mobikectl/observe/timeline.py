@@ -231,7 +231,7 @@ def _draw_marks(axis: Any, timeline: Timeline, height: float, unit: float) -> No
     if seen:
         axis.legend(
             loc="upper center",
-            bbox_to_anchor=(0.5, -0.22 if not _thin(timeline) else -0.08),
+            bbox_to_anchor=(0.5, -0.6 / (0.13 * len(timeline.rows) + 0.8) if _thin(timeline) else -0.22),
             ncols=len(seen),
             frameon=False,
             fontsize=8,

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.records import FINAL, MoveState
-from mobikectl.observe.timeline import LOSS_COLOUR, Mark, MarkKind, Row, Span, Timeline
+from mobikectl.observe.timeline import LOSS_COLOUR, PATH_COLOURS, Mark, MarkKind, Row, Span, Timeline
 from mobikectl.policy.cluster import Reason
 from mobikectl.watch.moves import peer_of
 
@@ -96,10 +96,17 @@ def course_of(
         marks=tuple(sorted(_marks(begun, zero), key=lambda mark: mark.at)),
         caption=_caption(begun, len(by_peer)),
         loss_known=False,
-        colours={UNSERVED: LOSS_COLOUR}
-        if any(span.label == UNSERVED for row in rows for span in row.spans)
-        else {},
+        colours=_colours(begun),
     )
+
+
+def _colours(moves: Iterable[MoveRecord]) -> dict[str, str]:
+    """Give each node the same colour in every picture of the same cluster."""
+    nodes = sorted({node for move in moves for node in (move.source, move.target)})
+    found = {node: PATH_COLOURS[place % len(PATH_COLOURS)] for place, node in enumerate(nodes)}
+    if any(move.reason is Reason.FAILOVER for move in moves):
+        found[UNSERVED] = LOSS_COLOUR
+    return found
 
 
 def _spans(

@@ -116,6 +116,10 @@ async def test_nodes_ike_sas_moves_and_events_are_shown_and_followed(site: Site,
         assert "gw1 leads" in await page.value("$('cluster').textContent")
         await page.until("document.querySelectorAll('[data-node=gw1] .dots i').length === 4")
         assert "office[3] is up" in await page.value("$('events').textContent")
+        assert (
+            await page.value("document.querySelector('[data-node=gw1] [role=meter]').ariaValueNow") == "4.0"
+        )
+        assert await page.value("document.querySelector('[data-node=gw1] .meter i').style.width") == "4%"
         assert await page.value("document.querySelectorAll('#sas tr').length") == 4
 
         key = "gw1/peer1@example.org#1"
