@@ -142,12 +142,15 @@ async def carriage(
 def _verbs(intake: Intake, copies: Copies, arriving: set[IkeSpis]) -> Mapping[str, Verb]:
     async def offer(request: Request) -> SecretBytes:
         wanted = Offer.from_secret(request.payload)
-        arriving.add(wanted.spis)
+        # We may be the one that stands by for it, or for what it was before a rekeying: that has the same CHILD_SAs.
+        generations = set(wanted.chain.generations)
+        arriving.update(generations)
         try:
-            await copies.give_up(wanted.spis)  # we may be the one that stands by for it
+            for spis in generations:
+                await copies.give_up(spis)
             return (await intake.offer(wanted)).to_secret()
         finally:
-            arriving.discard(wanted.spis)
+            arriving.difference_update(generations)
 
     async def start(request: Request) -> SecretBytes:
         return (await intake.start(Start.from_secret(request.payload))).to_secret()
