@@ -218,8 +218,8 @@ class EchoTrain:
     """Sends ICMP echo requests over some ways in turn, from a thread, and takes their replies. A context manager.
 
     ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests, on average: what is due
-    within `TICK` is sent together. What was not sent while the machine stood still is not made up for, but for the last
-    ``arrears`` seconds of it. Leaving it waits up to ``tail`` seconds for the last replies.
+    within `TICK` is sent together, and what was not sent while the machine stood still is not made up for. Leaving it
+    waits up to ``tail`` seconds for the last replies.
     """
 
     def __init__(
@@ -230,10 +230,8 @@ class EchoTrain:
         *,
         spacing: float,
         tail: float,
-        arrears: float = 0.0,
         v6: bool = False,
     ) -> None:
-        self._arrears = arrears
         self._all: list[Ping] = []
         self._ways = ways
         self._together = max(1, round(TICK / spacing))
@@ -264,8 +262,8 @@ class EchoTrain:
             now = time.monotonic()
             for _ in range(self._together):
                 self._send(len(self._all), now)
-            # A ping is a sample of its own moment: it is not caught up with.
-            due = max(due + self._step, now + self._step / 2 - self._arrears)
+            # Never catch up with a burst: each packet is a sample of its own moment, and no queue has room for many.
+            due = max(due + self._step, now + self._step / 2)
             time.sleep(max(0.0, due - now))
         end = time.monotonic() + self._tail
         while not self._settled() and time.monotonic() < end:
@@ -320,7 +318,6 @@ class Pinger(EchoTrain):
         *,
         interval: float = 0.01,
         tail: float = 1.0,
-        arrears: float = 0.0,
     ) -> None:
         v6 = target.version == 6
 
@@ -329,9 +326,7 @@ class Pinger(EchoTrain):
             sock.bind((str(source), 0))
             return sock
 
-        super().__init__(
-            namespace, make, [([], str(target))], spacing=interval, tail=tail, arrears=arrears, v6=v6
-        )
+        super().__init__(namespace, make, [([], str(target))], spacing=interval, tail=tail, v6=v6)
 
     @property
     def pings(self) -> list[Ping]:

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 REPLY_TIME = 0.2
 """Seconds after which a ping without a reply counts as lost: far above any round trip time of the lab."""
 
-STREAM_ARREARS = 0.05
-"""Seconds of a stream that it makes up for when it was held up. More would be a burst that no queue has room for."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cause:
@@ -251,9 +248,7 @@ class Run:
         """
         way = next(t for t in self.lab.topology.tunnels if t.name == tunnel)
         namespace = self.lab.namespace(way.client)
-        train = Pinger(
-            namespace, way.client_inside, way.gateway_inside, interval=1 / per_s, arrears=STREAM_ARREARS
-        )
+        train = Pinger(namespace, way.client_inside, way.gateway_inside, interval=1 / per_s)
         began = time.monotonic()
         train.__enter__()
         try:

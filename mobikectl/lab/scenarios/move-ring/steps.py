@@ -9,6 +9,8 @@ ROUND = ((("drain gateway3", "drain gateway1"), "gateway2"),
 """What an operator says, and where the client can only be carried to then."""
 PER_S = 1000
 """Packets in each direction."""
+MARGIN = 0.7
+"""Seconds around a move that are looked at: the store is told of its steps a little later."""
 
 
 async def steps(run: Run) -> None:
@@ -22,10 +24,16 @@ async def steps(run: Run) -> None:
     await around(run, moves=0)
     await run.losses("tunnel", since=began, metric="around.lost")
     await cluster.mobikectl("gateway2", "undrain", "gateway2")
-    async with run.stream("tunnel", per_s=PER_S, metric="busy"):
+    async with run.stream("tunnel", per_s=PER_S, metric="busy") as train:
         await run.traffic(1.0)
         await around(run, moves=len(ROUND))
     await cluster.quiet(1.0)
+    moves = sorted(cluster.moves)[len(ROUND) :]
+    spans = [
+        (cluster.seen[move, "requested"] - MARGIN, cluster.seen[move, "verified"] + MARGIN) for move in moves
+    ]
+    lost = [p.sent for p in train.pings if p.received is None]
+    run.record("busy.lost_by_moves", sum(start <= at <= end for at in lost for start, end in spans))
     run.record("spis_kept", "yes" if await client.spis() == before else "no")
 
 
