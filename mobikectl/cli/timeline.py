@@ -45,7 +45,7 @@ def timeline(
 
     Which path was in use when, what caused it to change, what was decided and done, and which packets were lost.
     With --history what the cluster did: which node served which IKE_SA when, why it went to another, and where the
-    journal tells that nobody served it. The journal keeps the last 2,000 moves; times are the nodes' own clocks.
+    journal tells that nobody served it. At most the last 500 moves are drawn; times are the nodes' own clocks.
     """
     if history == bool(results):
         raise click.UsageError("name results of scenarios, or give --history")
