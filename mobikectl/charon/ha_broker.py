@@ -253,6 +253,13 @@ class HaBroker:
         """
         return self._chains.chain_of(spis, children)
 
+    def untold(self, spis: IkeSpis, children: Collection[int]) -> frozenset[int] | None:
+        """Given an IKE_SA and the inbound SPIs of its living CHILD_SAs, return those that charon told too little of.
+
+        None: it told nothing of the IKE_SA itself. Rekeying what is untold has charon tell it.
+        """
+        return self._chains.untold(spis, children)
+
     async def wait_for(self, spis: IkeSpis, children: Collection[int], *, timeout: float) -> HaChain:
         """Return what `chain_of` returns as soon as everything is known that it needs.
 

@@ -278,6 +278,21 @@ class HaChains:
             messages += [message for spi, message in each.children.items() if spi in wanted]
         return HaChain((*messages, *newest.mids.values()))
 
+    def untold(self, spis: IkeSpis, children: Collection[int]) -> frozenset[int] | None:
+        """Given an IKE_SA and the inbound SPIs of its living CHILD_SAs, return those without which it has a chain.
+
+        None: the IKE_SA itself is unknown, and so has none.
+        """
+        newest = self._generations.get(spis)
+        if newest is None or not self._is_current(newest):
+            return None
+        told: set[int] = set()
+        for each in reversed(self._lineage(newest)):
+            if each.update is None:
+                break  # what was made under it, or before, is of no use without it
+            told |= each.children.keys()
+        return frozenset(children) - told
+
     def snapshot(self) -> Iterator[HaMessage]:
         """Yield messages which, fed in this order, make all of this again."""
         for newest in list(self._generations.values()):

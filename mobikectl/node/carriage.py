@@ -18,6 +18,7 @@ from mobikectl.node.fence import Fence
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
 from mobikectl.node.standing import Standing, in_step
+from mobikectl.node.untold import RekeyUntold
 from mobikectl.node.watching import nobody
 from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
 from mobikectl.wire.ha_chain import IkeSpis
@@ -130,7 +131,15 @@ async def carriage(
             serving(me, tls, StoreGuard(store), verbs, host=str(transfer.address), port=transfer.port)
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        works = (intake.expire(), _tidy(broker, intake, standing.copies, beside), standing.run())
+        rekeying = RekeyUntold(
+            control, broker, events, served=standing.served, coming=lambda spis: spis in intake.taken
+        )
+        works = (
+            intake.expire(),
+            _tidy(broker, intake, standing.copies, beside),
+            standing.run(),
+            rekeying.run(),
+        )
         running = [tasks.create_task(work) for work in works]
         try:
             yield Carriage(carrier, broker, standing)

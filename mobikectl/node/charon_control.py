@@ -143,6 +143,10 @@ class CharonControl:
                 if child.spi_in in children and child.state is ChildState.INSTALLED:
                     await commands.rekey(self._session, child_id=child.uniqueid)
 
+    async def rekey_ike_sa(self, ike_id: int) -> None:
+        """Begin to rekey an IKE_SA (charon's number of it)."""
+        await commands.rekey(self._session, ike_id=ike_id)
+
     async def connections(self) -> frozenset[str]:
         """As `SaControl`."""
         return frozenset(each.name for each in await commands.list_conns(self._session))

@@ -94,7 +94,7 @@ class Standing:
             settings.node,
             broker,
             client,
-            served=self._served,
+            served=self.served,
             exists=self._exists,
             candidates=self._candidates,
             standbys=settings.standbys,
@@ -146,7 +146,8 @@ class Standing:
     def _known(self) -> bool:
         return self._beside.session.status.state is LinkState.UP and self._beside.tracker.in_step
 
-    def _served(self) -> list[Served] | None:
+    def served(self) -> list[Served] | None:
+        """Return the IKE_SAs that this node serves now; None: charon cannot be asked, and nothing is concluded."""
         if not self._known():
             return None
         return [self._told(sa) for sa in self._beside.tracker.sas.values() if is_served(sa)]

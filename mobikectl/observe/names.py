@@ -97,6 +97,7 @@ NAMES: dict[Source, dict[str, str]] = {
         "cluster-failover-move-verified": "an IKE_SA of a dead node is served here",
         "cluster-failover-move-refused": "an IKE_SA of a dead node cannot be served here",
         "cluster-failover-move-timed-out": "the client of a dead node's IKE_SA did not answer in time",
+        "cluster-untold": "charon did not tell enough of an IKE_SA to move it: what is unknown is rekeyed",
         "asked-back": "the data plane stayed silent after a switch: the peer is asked back",
         "ask-back-failed": "asking back failed",
         "hold-failed": "an IKE_SA cannot be held on its path by a steering route",

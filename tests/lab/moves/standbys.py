@@ -98,10 +98,11 @@ class Standbys:
         """Have every gateway know what it serves, for ever."""
         while True:
             for name, site in self.of.items():
-                site.served = await self._served(name)
+                site.served = await self.served(name)
             await asyncio.sleep(0.05)
 
-    async def _served(self, name: str) -> list[Served] | None:
+    async def served(self, name: str) -> list[Served] | None:
+        """Return what a gateway serves; None: its charon cannot be asked."""
         process = self.lab.gateways[name].process
         if process is None or process.poll() is not None:
             return None

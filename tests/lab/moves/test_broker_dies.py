@@ -15,16 +15,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mobikectl.charon.ha_broker import open_broker
 from mobikectl.charon.ha_holder import Keeper
 from mobikectl.charon.ha_port import HaPort, HaPortTakenError
 from mobikectl.lab.capture import open_in
+from mobikectl.node.untold import RekeyUntold
+from mobikectl.observe.events import EventLog
+from mobikectl.policy.untold import Pace
+from mobikectl.protocol.handover import SourceState
 
 from .lab import children_of, spis_of
+from .sites import sites_of
+from .standbys import Standbys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from mobikectl.node.replicator import Served
+
     from .lab import MoveLab
+    from .sites import Sites
 
 pytestmark = [pytest.mark.netns, pytest.mark.charon]
 SCRIPT = Path(__file__).with_name("broker_process.py")
@@ -121,6 +131,67 @@ async def test_killed_again_and_again_it_still_knows_the_ike_sa(connected: tuple
         async with broker_of(lab, "gw1") as again:
             await again.ask_until(known=known, taken_over=1)
             await again.kill()
+
+
+async def test_an_ike_sa_that_was_frozen_when_all_was_forgotten_is_rekeyed_and_can_be_moved(
+    lab: MoveLab,
+) -> None:
+    gateway, keeper = lab.gateways["gw1"], Keeper(lab.directory / "gw1.first")
+    for name in ("gw2", "gw3"):
+        lab.brokers[name] = await lab.open_broker(name)
+    async with open_broker(keeper, protect=False, bind=lab.bind("gw1"), owner=lab.owner("gw1")) as first:
+        await lab.start(brokers=False)
+        await lab.connect()
+        sa = await gateway.sa()
+        spis, children = spis_of(sa), children_of(sa)
+        await first.wait_for(spis, children, timeout=5)
+        await gateway.command("freeze", ike_id=sa["uniqueid"])
+        await gateway.command("passivate", ike_id=sa["uniqueid"])
+    keeper.end()
+    lab.brokers["gw1"] = second = await lab.open_broker("gw1")
+    await second.wait_for(spis, (), timeout=10)
+    await gateway.command("thaw", ike_id=sa["uniqueid"])
+    assert second.untold(spis, children) == frozenset(children)
+    async with sites_of(lab) as sites:
+        refused = await sites.move("gw1", "gw2")
+        assert refused.state is SourceState.KEPT
+        assert "CHILD_SAs are not known" in refused.why
+        await rekeyed(sites, "gw1")
+        assert spis_of(await gateway.sa()) == spis
+        assert (await sites.move("gw1", "gw2")).state is SourceState.HANDED_OVER
+
+
+async def test_an_ike_sa_of_which_nothing_is_known_is_rekeyed_with_its_child_sa_and_can_be_moved(
+    ring: MoveLab,
+) -> None:
+    before = await ring.gateways["gw1"].sa()
+    ring.brokers["gw1"].forget(spis_of(before))
+    async with sites_of(ring) as sites:
+        await rekeyed(sites, "gw1")
+        after = await ring.gateways["gw1"].sa()
+        assert spis_of(after) != spis_of(before)
+        assert not children_of(after) & children_of(before)
+        assert (await sites.move("gw1", "gw2")).state is SourceState.HANDED_OVER
+    sent, answered = await (await ring.ping(50)).result()
+    assert sent == answered
+
+
+async def rekeyed(sites: Sites, name: str) -> None:
+    """Have a gateway rekey what its broker does not know, until nothing is left of that."""
+    gateway, broker = sites.lab.gateways[name], sites.lab.brokers[name]
+    seen: list[Served] | None = None
+    rule = RekeyUntold(
+        sites.sites[name].control, broker, EventLog(),
+        served=lambda: seen, coming=lambda _: False, pace=Pace(after_s=0.2),
+    )  # fmt: skip
+    async with asyncio.timeout(20):
+        while True:
+            sa = await gateway.sa()
+            if broker.untold(spis_of(sa), children_of(sa)) == frozenset():
+                return
+            seen = await Standbys(sites.lab, sites).served(name)
+            await rule.look()
+            await asyncio.sleep(0.05)
 
 
 async def test_while_it_is_dead_nobody_gets_the_port(connected: tuple[MoveLab, Broker]) -> None:

@@ -131,6 +131,23 @@ def test_a_child_that_nobody_told_about_makes_the_chain_incomplete() -> None:
         fed(*established()).chain_of(spis(1), {10, 99})
 
 
+def test_it_is_known_what_is_missing_for_a_chain() -> None:
+    assert fed().untold(spis(1), {10}) is None
+    assert fed(add(1)).untold(spis(1), {10}) is None
+    assert fed(*established()).untold(spis(1), {10, 99}) == {99}
+    assert fed(*established()).untold(spis(1), {10}) == frozenset()
+
+
+def test_a_child_of_a_generation_that_is_not_known_whole_is_missing() -> None:
+    first, second = established(), rekeyed(1, 2)
+    whole = fed(*first, *second)
+    assert whole.untold(spis(2), {10}) == frozenset()
+    without = fed(*(message for message in first if message.kind is not T.IKE_UPDATE), *second)
+    assert without.untold(spis(2), {10}) == {10}
+    with pytest.raises(ChainIncompleteError):
+        without.chain_of(spis(2), {10})
+
+
 def test_a_deleted_ike_sa_is_forgotten() -> None:
     chains = fed(*established(), delete(1))
     assert (len(chains), spis(1) in chains) == (0, False)
