@@ -26,7 +26,6 @@ from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
 from mobikectl.node.control import BusyError
 from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
-from mobikectl.wire.ha import HaAttribute, Host
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
 
 if TYPE_CHECKING:
@@ -207,9 +206,7 @@ class Handing:
                     "it is not served here" if held.steady else "a CHILD_SA is just changing",
                 )
             chain = await self._broker.wait_for(order.spis, held.inbound, timeout=self._times.chain_s)
-            if order.vips and not chain.remote_vips:
-                vips = [(HaAttribute.REMOTE_VIP, Host(vip)) for vip in order.vips]
-                chain = chain.with_updates(lambda update: update.having(vips))
+            chain = chain.with_remote_vips(order.vips)
             work.held = held
             await self._first_numbers(work, held)
         except MobikectlError as error:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from typing import Protocol
 
+    from mobikectl.model import IpAddress
     from mobikectl.node.control import Sequences
     from mobikectl.node.handing import Transfer
     from mobikectl.policy.standby import Candidate
@@ -73,6 +74,8 @@ class Served:
     own_r: bool = False
     pool: str = ""
     site: str = ""
+    vips: tuple[IpAddress, ...] = ()
+    """Virtual addresses of the peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -380,7 +383,7 @@ class Replicator:
         """Return what is to be told of an IKE_SA, and what is known there then; None: it cannot be copied now."""
         inbound = [spi for spi, _ in served.children]
         try:
-            chain = self._broker.chain_of(served.spis, inbound)
+            chain = self._broker.chain_of(served.spis, inbound).with_remote_vips(served.vips)
         except NotFoundError as error:
             log.debug("%s cannot be copied: %s", served.name, error)
             standby.resting[served.spis] = now + self._times.look_s

@@ -170,6 +170,7 @@ class Standing:
             own_r=True,
             pool=row.pool,
             site=row.site,
+            vips=sa.remote_vips,
         )
 
     async def _look(self) -> None:

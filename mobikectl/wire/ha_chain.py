@@ -17,7 +17,9 @@ from mobikectl.wire.reader import Reader, impossible, malformed
 from mobikectl.wire.secret import SecretBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
+
+    from mobikectl.model import IpAddress
 
 MAGIC: Final = b"mHA1"
 MAX_CHAIN: Final = 1 << 20
@@ -113,6 +115,16 @@ class HaChain:
         """The virtual addresses of the peer."""
         last = [each.all(HaAttribute.REMOTE_VIP, Host) for each in self.updates()]
         return last[-1] if last else ()
+
+    def with_remote_vips(self, vips: Collection[IpAddress]) -> Self:
+        """Given the peer's virtual addresses, return the chain with them, unless it has any.
+
+        charon tells them once, after IKE_AUTH: of an IKE_SA that was rekeyed since, a RESYNC does not tell them.
+        """
+        if not vips or self.remote_vips:
+            return self
+        items = [(HaAttribute.REMOTE_VIP, Host(vip)) for vip in vips]
+        return self.with_updates(lambda update: update.having(items))
 
     def with_updates(self, change: Callable[[HaMessage], HaMessage]) -> Self:
         """Given what to make of an IKE_UPDATE, return the chain with each of them changed so."""
