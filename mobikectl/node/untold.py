@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mobikectl.errors import MobikectlError
+from mobikectl.errors import CharonTimeoutError, CharonUnreachableError, MobikectlError
 from mobikectl.observe.events import Source
 from mobikectl.policy.untold import Lack, Untold
 
@@ -93,7 +93,7 @@ class RekeyUntold:
                 log.info("what charon did not tell is not rekeyed now: %s", error)
 
     async def look(self) -> None:
-        """Have rekeyed what is due. Raise what charon raises."""
+        """Have rekeyed what is due. Raise CharonUnreachableError, CharonTimeoutError."""
         served, heard = self._served(), self._broker.status.heard_s
         if served is None or heard is None or heard > HEARD_S:
             return
@@ -102,7 +102,14 @@ class RekeyUntold:
         for key in self._untold.due({key: lack for key, (_, lack) in lacks.items()}, now)[:LOOKS]:
             if not self._untold.room(now):
                 return
-            await self._rekey(*lacks[key], now)
+            try:
+                if not await self._rekey(*lacks[key], now):
+                    self._untold.put_off(key, now)
+            except (CharonUnreachableError, CharonTimeoutError):
+                raise
+            except MobikectlError as error:
+                self._untold.asked(key, now)  # a pause for this one; others need not wait for it
+                log.info("%s: what charon did not tell of it is not rekeyed: %s", key, error)
 
     def _lack(self, served: Served) -> Lack | None:
         if self._coming(served.spis):
@@ -112,17 +119,18 @@ class RekeyUntold:
             return Lack.IKE_SA
         return Lack.CHILD_SAS if untold else None
 
-    async def _rekey(self, served: Served, lack: Lack, now: float) -> None:
+    async def _rekey(self, served: Served, lack: Lack, now: float) -> bool:
+        """Have one rekeyed that is quiet, and return whether it is."""
         held = await self._control.look(served.spis)
         if held is None or not held.serving or held.busy or not held.steady:
-            return  # it is frozen, being rekeyed or away: the next look sees what is unknown then
+            return False  # it is frozen, being rekeyed or away: a later look sees what is unknown then
         untold = self._broker.untold(served.spis, held.inbound)
         if lack is Lack.IKE_SA and untold is None:
             await self._control.rekey_ike_sa(held.ike_id)
         elif lack is Lack.CHILD_SAS and untold:
             await self._control.rekey_children(held.ike_id, untold)
         else:
-            return
+            return False
         times = self._untold.asked(served.name, now)
         what = "the IKE_SA" if untold is None else f"{len(untold)} CHILD_SAs"
         self._events.record(
@@ -131,3 +139,4 @@ class RekeyUntold:
             f"{served.name} could not be moved, as charon did not tell of {what}: rekeyed, time {times}",
             data={"sa": served.name, "what": lack.value, "times": times},
         )
+        return True

@@ -42,6 +42,7 @@ class _Lacking:
     since: float
     due_at: float
     tries: int = 0
+    put_off: int = 0
     asked_at: float = float("-inf")
 
 
@@ -67,12 +68,22 @@ class Untold:
                 if what is Lack.CHILD_SAS:  # the IKE_SA's rekeying has helped: no reason to wait any longer
                     known.due_at = min(known.due_at, now + self._pace.after_s)
         found = [key for key, known in self._lacking.items() if known.due_at <= now]
-        return sorted(found, key=lambda key: (self._lacking[key].due_at, self._lacking[key].since, key))
+        return sorted(found, key=self._turn)
+
+    def _turn(self, key: str) -> tuple[float, int, float, str]:
+        known = self._lacking[key]
+        return known.due_at, known.put_off, known.since, key
 
     def room(self, now: float) -> int:
         """Return how many more may be rekeyed now."""
         under_way = sum(now - known.asked_at < self._pace.again_s for known in self._lacking.values())
         return max(0, self._pace.at_once - under_way)
+
+    def put_off(self, key: str, now: float) -> None:
+        """Given one that cannot be rekeyed at this moment: it stays due, and others come first."""
+        known = self._lacking[key]
+        known.due_at = now
+        known.put_off += 1
 
     def asked(self, key: str, now: float) -> int:
         """Given one that is rekeyed now, return how often it was, this time included."""

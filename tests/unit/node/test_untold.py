@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mobikectl.errors import CharonRefusedError
 from mobikectl.node.control import HeldSa
 from mobikectl.node.replicator import Served
-from mobikectl.node.untold import RekeyUntold
+from mobikectl.node.untold import LOOKS, RekeyUntold
 from mobikectl.observe.events import EventLog
 from mobikectl.policy.untold import Pace
 from mobikectl.wire.ha import Host
@@ -34,6 +35,7 @@ class Gateway:
     rekeyed: list[tuple[Any, ...]] = field(default_factory=list)
     heard_s: float | None = 0.5
     in_step: bool = True
+    refuses: set[int] = field(default_factory=set)
     now: float = 100.0
     events: EventLog = field(default_factory=EventLog)
 
@@ -90,6 +92,8 @@ class Gateway:
         self.rekeyed.append(("ike", ike_id))
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
+        if ike_id in self.refuses:
+            raise CharonRefusedError("no", hint="another time")
         self.rekeyed.append(("child", ike_id, *children))
 
 
@@ -134,6 +138,28 @@ async def test_an_ike_sa_with_which_something_is_under_way_is_left_alone_until_i
     gateway.has[spis] = replace(quiet, **state)
     assert await gateway.looks(100) == []
     gateway.has[spis] = quiet
+    assert await gateway.looks(1) == [("child", 1, 10)]
+
+
+async def test_of_many_that_are_busy_none_keeps_a_quiet_one_waiting(gateway: Gateway) -> None:
+    for number in range(1, LOOKS + 3):
+        spis = gateway.serve(number, told=[])
+        gateway.has[spis] = replace(gateway.has[spis], busy=True)
+    *_, last = sorted(gateway.has, key=lambda spis: f"gw1/client#{spis.initiator}")
+    gateway.has[last] = replace(gateway.has[last], busy=False)
+    assert await gateway.looks(AFTER_S + 2) == [("child", last.initiator, 10 * last.initiator)]
+
+
+async def test_one_that_charon_refuses_to_rekey_is_tried_after_the_pause_and_others_meanwhile(
+    gateway: Gateway,
+) -> None:
+    gateway.serve(1, told=[])
+    gateway.serve(2, told=[])
+    gateway.refuses.add(1)
+    assert await gateway.looks(AFTER_S + 1) == [("child", 2, 20)]
+    gateway.told[IkeSpis(2, 1002)] = {20}
+    gateway.refuses.clear()
+    assert await gateway.looks(9) == []
     assert await gateway.looks(1) == [("child", 1, 10)]
 
 

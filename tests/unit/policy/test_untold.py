@@ -78,6 +78,15 @@ def test_one_that_stays_without_help_gives_its_place_to_another_after_a_while() 
     assert untold.room(13.0) == 2
 
 
+def test_who_cannot_be_rekeyed_now_stays_due_behind_all_others() -> None:
+    untold = Untold(PACE)
+    many = {f"gw1/{name}#1": Lack.CHILD_SAS for name in "abc"}
+    untold.due(many, 0.0)
+    first, second, third = untold.due(many, 3.0)
+    untold.put_off(first, 3.5)
+    assert untold.due(many, 4.0) == [second, third, first]
+
+
 @given(
     st.lists(
         st.tuples(
