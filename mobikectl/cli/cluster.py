@@ -66,17 +66,29 @@ def _configured(config: Config) -> ClusterSettings:
             "no [cluster] is configured: this command works on a cluster's store",
             hint="name the configuration file of a node with --config (docs/cluster.md)",
         )
-    if cluster.store.kind is StoreKind.SQLITE and not cluster.store.sqlite.path.exists():
+    if cluster.store.kind is StoreKind.SQLITE:
+        _require_file(cluster.store.sqlite.path)
+    return cluster
+
+
+def _require_file(path: Path) -> None:
+    try:
+        there = path.exists()
+    except OSError as error:
         raise StoreUnreachableError(
-            f"{cluster.store.sqlite.path}: no such store",
+            f"{path}: {error.strerror}", hint="run as root, or as a user who may read and write that file"
+        ) from None
+    if not there:
+        raise StoreUnreachableError(
+            f"{path}: no such store",
             hint="the first sidecar makes it; does [cluster.store.sqlite] path name the same file as the sidecars'?",
         )
-    return cluster
 
 
 def known_nodes(state: ClusterState) -> list[str]:
     """Given the state, return the nodes that are there or that somebody wanted something of."""
-    return sorted({*state.members, *state.intents})
+    wanted = (node for node, intent in state.intents.items() if intent.value.wants)
+    return sorted({*state.members, *wanted})
 
 
 def require_node(state: ClusterState, name: str, *, absent: bool = False) -> None:

@@ -150,6 +150,11 @@ class NodeIntent:
     by: str = ""
     note: str = ""
 
+    @property
+    def wants(self) -> bool:
+        """Whether anything is wanted: a node that was drained and given back is as any other."""
+        return self.drained or self.weight is not None
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterIntent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from mobikectl.charon.daemon import enabled
@@ -72,6 +73,9 @@ def charon(
 
 async def store(settings: ClusterSettings, *, runs: bool) -> list[Finding]:
     """Given the node and whether its sidecar runs, return what the store says. Writes nothing."""
+    if settings.store.kind is StoreKind.SQLITE and not os.path.exists(settings.store.sqlite.path):  # noqa: PTH110
+        # Opened, it would be made. A file in a folder that is closed to this user counts as none here.
+        return [_no_store(settings, runs=runs)]
     try:
         opened = open_store(settings.store)
     except MobikectlError as error:
@@ -84,6 +88,16 @@ async def store(settings: ClusterSettings, *, runs: bool) -> list[Finding]:
     finally:
         await opened.close()
     return [*_store(settings, state), *_broken((*state.broken, *sas.broken)), *_member(settings, state, runs)]
+
+
+def _no_store(settings: ClusterSettings, *, runs: bool) -> Finding:
+    text = f"{settings.store.sqlite.path}: no such store"
+    if runs:
+        mend = (
+            "the sidecar uses another: compare [cluster.store.sqlite] path with the file it was started with"
+        )
+        return Finding(Level.PROBLEM, "store", text, mend)
+    return Finding(Level.NOTE, "store", text, "nothing: the first sidecar makes it")
 
 
 def _store(settings: ClusterSettings, state: ClusterState) -> Iterator[Finding]:

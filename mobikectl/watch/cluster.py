@@ -51,9 +51,12 @@ def node_rows(reading: Reading, policy: BalanceSettings, places: Places) -> tupl
     found = [_node(number, reading, policy, places) for number in range(len(reading.view.nodes))]
     for name in sorted(reading.state.intents.keys() - reading.state.members.keys()):
         intent = reading.state.intent(name).value
-        found.append(
-            NodeRow(name, False, drained=intent.drained, weight=intent.weight, by=intent.by, note=intent.note)
-        )
+        if intent.wants:
+            found.append(
+                NodeRow(
+                    name, False, drained=intent.drained, weight=intent.weight, by=intent.by, note=intent.note
+                )
+            )
     return tuple(found)
 
 

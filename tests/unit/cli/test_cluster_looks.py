@@ -63,6 +63,7 @@ def test_what_is_wanted_of_nodes_is_shown_also_of_those_that_are_away(
     async def want(store: Store) -> None:
         await store.set_intent("gw2", NodeIntent(drained=True, by="eve@host", note="new disk"), revision=0)
         await store.set_intent("gw7", NodeIntent(weight=2.0), revision=0)
+        await store.set_intent("gw8", NodeIntent(drained=False, by="eve@host"), revision=0)
         await lopsided.tell(store, "gw1", rows("gw1", 20), health=Health.IMPAIRED, note="the probe fails")
 
     lopsided.do(want)
@@ -70,6 +71,7 @@ def test_what_is_wanted_of_nodes_is_shown_also_of_those_that_are_away(
     assert "drained (by eve@host, new disk)" in done.out
     assert "impaired: the probe fails" in done.out
     assert any(line.split()[:2] == ["gw7", "away"] for line in done.out.splitlines())
+    assert "gw8" not in done.out  # given back: nobody wants anything of it any more
 
 
 def test_a_store_without_nodes_says_which_it_is(

@@ -54,6 +54,17 @@ def test_a_store_that_is_not_there_is_told_and_not_made(
     assert not (empty_cluster.path / "cluster.db").exists()
 
 
+def test_a_store_that_this_user_may_not_look_at_is_told_in_one_line(
+    empty_cluster: ACluster, mobikectl: Callable[..., Done]
+) -> None:
+    file = empty_cluster.path / "mobikectl.toml"
+    file.write_text(file.read_text().replace("cluster.db", "x" * 300))  # to root nothing else is closed
+    done = mobikectl("nodes")
+    assert done.code == 12
+    assert "File name too long" in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize("command", EVERY, ids=lambda words: words[0])
 def test_without_a_cluster_in_the_configuration_the_command_says_so(
     command: tuple[str, ...], empty_cluster: ACluster, mobikectl: Callable[..., Done]

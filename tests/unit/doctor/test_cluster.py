@@ -86,6 +86,7 @@ async def of_store(path: Path, *, runs: bool, member: Member | None = None, brok
     sqlite = SqliteSettings(path / "c.db")
     backend = SqliteBackend(sqlite)
     store = Store(backend)
+    await store.state()
     if member is not None:
         await store.join(member, (await store.grant(60)).id)
     if broken:
@@ -126,6 +127,18 @@ async def test_what_cannot_be_read_keeps_the_cluster_from_planning(tmp_path: Pat
     found = await of_store(tmp_path, runs=False, broken=True)
     assert found["store"].level is Level.PROBLEM
     assert "nothing is planned" in found["store"].text
+
+
+@pytest.mark.parametrize(("runs", "level"), [(False, Level.NOTE), (True, Level.PROBLEM)])
+async def test_the_file_of_a_store_is_looked_for_and_not_made(
+    tmp_path: Path, runs: bool, level: Level
+) -> None:
+    file = tmp_path / "c.db"
+    (found,) = await cluster.store(settings(store=StoreSettings(sqlite=SqliteSettings(file))), runs=runs)
+    assert (found.level, found.subject) == (level, "store")
+    assert "no such store" in found.text
+    assert found.mend
+    assert not file.exists()
 
 
 async def test_a_store_that_does_not_answer_is_a_problem() -> None:
