@@ -74,3 +74,10 @@ def sidecar_runs(settings: Settings) -> bool:
     except SidecarError:
         return False
     return True
+
+
+def sidecar_listens(settings: Settings) -> bool:
+    """Whether a process has the control socket, and it can be trusted. Waits a second at most."""
+    from mobikectl.control.sockets import listens
+
+    return sidecar_runs(settings) and listens(settings.control)

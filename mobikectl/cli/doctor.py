@@ -13,7 +13,7 @@ import click
 
 from mobikectl.charon import daemon as charon_daemon
 from mobikectl.cli.charon import charon_session
-from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
+from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_listens
 from mobikectl.cli.output import coloured, json_option, print_json, print_table
 from mobikectl.doctor import Finding, Level, daemon, host
 from mobikectl.errors import CharonError, ConfigError, NetlinkError, PrivilegeError
@@ -101,10 +101,10 @@ async def _host(settings: Settings, known: Daemon | None) -> list[Finding]:
         from mobikectl.doctor import cluster
 
         found += cluster.addresses(settings.config.cluster, net)
-        found += await cluster.store(settings.config.cluster, runs=sidecar_runs(settings))
+        found += await cluster.store(settings.config.cluster, runs=sidecar_listens(settings))
     found += host.uplinks(net, paths)
     found += host.sysctls(net, paths, Path("/proc/sys"))
-    found += host.leftovers(own, sidecar_runs(settings))
+    found += host.leftovers(own, sidecar_listens(settings))
     userland = None if known is None else known.esp is charon_daemon.EspPath.USERLAND
     found += host.kernel_esp(
         host.kernel_has_esp(Path("/proc"), Path("/lib/modules", platform.release())), userland

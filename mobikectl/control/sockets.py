@@ -41,7 +41,7 @@ def claim(path: Path) -> None:
         raise SidecarError(
             f"{path} is there and is not a socket", hint="remove it, or choose another [control] socket"
         )
-    if _answers(path):
+    if listens(path):
         raise SidecarError(
             f"{path}: another sidecar is running", hint="stop it first, or choose another socket"
         )
@@ -88,7 +88,8 @@ def check_trusted(path: Path) -> None:
         )
 
 
-def _answers(path: Path) -> bool:
+def listens(path: Path) -> bool:
+    """Whether a process has the socket at ``path`` (a killed one leaves the file). Waits a second at most."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1.0)
         try:
