@@ -27,7 +27,8 @@ ANSWER_S = 20.0
 EVERY_S = 0.05
 NOT_YET = ("is unknown", "over")
 """In what a leader says when a node has only just come back: nobody has heard of it, or it "carries nothing over"."""
-KNOWN_S = 10.0
+KNOWN_S = 30.0
+"""On a busy machine the leader hears of a gateway that is back seconds after it is a member."""
 
 
 @dataclass(frozen=True, slots=True)
