@@ -14,7 +14,7 @@ JOBS   ?= $(shell nproc)
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs pictures clean
+.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs pictures clean promtool
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -36,6 +36,9 @@ need-root:
 
 setup: need-root system venv
 
+promtool: system ## what checks the alert rules and the dashboard's queries
+	@packaging/get-promtool build/tools/promtool
+
 browser: need-root ## Chromium, in which the web page is tested
 	@packaging/install-system chromium
 
@@ -48,7 +51,7 @@ types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
 
-unit: setup browser ## unit, contract, vector, property and fuzz tests
+unit: setup browser promtool ## unit, contract, vector, property and fuzz tests
 	@echo "== tests"
 	$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not charon" --reruns 1 $(PYTEST_ARGS) tests
 

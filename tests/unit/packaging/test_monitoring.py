@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ PACKAGING = Path(__file__).parents[3] / "packaging"
 RULES = PACKAGING / "prometheus"
 ALERTS = (RULES / "alerts.yml").read_text()
 DASHBOARD: dict[str, Any] = json.loads((PACKAGING / "grafana" / "dashboard.json").read_text())
-PROMTOOL = shutil.which("promtool")
+PROMTOOL = shutil.which("promtool", path=f"{PACKAGING.parent / 'build' / 'tools'}:{os.environ['PATH']}")
 SCRAPED = {"instance", "job", "le"}
 """Labels that Prometheus adds."""
 
@@ -87,7 +88,7 @@ def test_no_two_panels_of_the_dashboard_overlap() -> None:
 
 def promtool(*args: str | Path) -> None:
     if PROMTOOL is None:
-        pytest.skip("needs promtool (Debian: prometheus)")
+        pytest.skip("needs promtool: make promtool")
     done = subprocess.run([PROMTOOL, *args], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
