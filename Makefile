@@ -14,7 +14,7 @@ JOBS   ?= $(shell nproc)
 
 APT_PACKAGES := $(shell sed 's/\#.*//' packaging/apt-packages.txt)
 
-.PHONY: help setup need-root venv system browser lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs pictures clean promtool
+.PHONY: help setup need-root venv system browser promtool lint types unit charon lab lab-kernel compose-lab test-compose test deb test-deb bench chaos docs pictures clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -88,6 +88,12 @@ test-compose: ## the same as a test: passes where there is no Docker engine, and
 	done
 	((status != 3)) || { echo "mobikectl: the containers are not tested here"; exit 0; }
 	exit $$status
+
+deb: venv ## build the Debian packages into build/deb (lintian looks at them)
+	@packaging/build-deb
+
+test-deb: deb ## install them into a fresh Debian root, start the service under systemd, purge them (minutes; not part of test)
+	@packaging/test-deb build/deb
 
 bench: setup ## measure, and write the results to $(OUT)/bench
 	mkdir -p $(OUT)/bench
