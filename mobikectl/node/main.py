@@ -174,9 +174,16 @@ class ClusterNode:
                 )
             )
         except MobikectlError as error:
-            self._no_carriage = str(error)
-            self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {error}", {})
-            return None
+            why: BaseException = error
+        except (
+            BaseExceptionGroup
+        ) as group:  # of a task group that was open already, the broker's or the client's
+            if group.split(MobikectlError)[1] is not None:
+                raise
+            why = innermost(group)
+        self._no_carriage = str(why)
+        self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {why}", {})
+        return None
 
     def why_not_carry(self) -> str:
         """Return why no IKE_SA can be carried over to or from this node at this moment; empty: it can."""
