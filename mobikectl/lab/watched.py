@@ -36,13 +36,15 @@ class Reporting:
         """Take the lab's words until it is gone."""
         try:
             while line := await self._reader.readline():
-                if future := self._waiting.pop(json.loads(line), None):
+                future = self._waiting.pop(json.loads(line), None)
+                if future and not future.done():  # who waited may have been cancelled in this moment
                     future.set_result(None)
         except OSError:
             pass  # it ended
         self._gone = True
         for future in self._waiting.values():
-            future.set_result(None)
+            if not future.done():
+                future.set_result(None)
 
     async def watch(self, step: Step) -> None:
         """Given a step, tell it and wait until it may be taken."""
