@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aiohttp import web
 
 from mobikectl.control.sockets import bound, claim
-from mobikectl.errors import MobikectlError, SidecarError
+from mobikectl.errors import MobikectlError
+from mobikectl.observe.http import listening
 from mobikectl.observe.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -75,18 +76,8 @@ async def serve_metrics(api: ControlApi, address: IpAddress, port: int) -> Async
     app.router.add_get("/healthz", handlers.healthz)
     app.router.add_get("/metrics", handlers.metrics)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, str(address), port).start()
-        except OSError as error:
-            raise SidecarError(
-                f"metrics cannot be served at {address} port {port}: {error.strerror}",
-                hint="change [metrics] address or port",
-            ) from error
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    async with listening(runner, address, port, what="metrics", table="metrics") as chosen:
+        yield chosen
 
 
 @web.middleware

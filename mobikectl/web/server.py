@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
-from mobikectl.errors import MobikectlError, NotFoundError, SidecarError
+from mobikectl.errors import MobikectlError, NotFoundError
+from mobikectl.observe.http import listening
 from mobikectl.observe.metrics import CONTENT_TYPE
 from mobikectl.observe.plain import plain
 from mobikectl.watch.view import Choice
@@ -89,18 +90,8 @@ async def serve_web(api: WebApi, address: IpAddress, port: int, token: str | Non
     runner = web.AppRunner(
         app, access_log=None, shutdown_timeout=1.0, handler_cancellation=True, keepalive_timeout=15.0
     )
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, str(address), port).start()
-        except OSError as error:
-            raise SidecarError(
-                f"the web page cannot be served at {address} port {port}: {error.strerror}",
-                hint="change [web] address or port",
-            ) from error
-        yield runner.addresses[0][1]
-    finally:
-        await runner.cleanup()
+    async with listening(runner, address, port, what="the web page", table="web") as chosen:
+        yield chosen
 
 
 class _Site:
