@@ -184,13 +184,16 @@ async def _alone(
     return document
 
 
+def _command(scenarios: Sequence[Scenario], way: Way) -> list[str]:
+    return [*uml.own_command(), "lab", "run", *way.options(), *(s.argument for s in scenarios)]
+
+
 async def _in_guest(
     scenarios: Sequence[Scenario], way: Way, progress: Progress, cpu: int | None
 ) -> list[dict[str, Any]]:
     hear = _Hearer(scenarios, way, progress)
-    argv = [*uml.own_command(), "lab", "run", *way.options(), *(s.argument for s in scenarios)]
     await uml.run_in_guest(
-        argv,
+        _command(scenarios, way),
         deadline=GUEST_BOOT + way.deadline(scenarios),
         environment=("PYTHONPATH", "VIRTUAL_ENV"),
         cpu=cpu,
@@ -204,15 +207,7 @@ async def _in_process(
 ) -> list[dict[str, Any]]:
     hear = _Hearer(scenarios, way, progress)
     # It is to be interrupted by _end even where this process ignores that, as one in the background of a shell does.
-    argv = [
-        "env",
-        "--default-signal=INT",
-        *uml.own_command(),
-        "lab",
-        "run",
-        *way.options(),
-        *(s.argument for s in scenarios),
-    ]
+    argv = ["env", "--default-signal=INT", *_command(scenarios, way)]
     process = await asyncio.create_subprocess_exec(
         *argv,
         stdin=asyncio.subprocess.DEVNULL,
