@@ -24,6 +24,14 @@ from mobikectl.policy.cluster import (
 T = TypeVar("T")
 
 
+def peer_of(key: str) -> str:
+    """Given the name of an IKE_SA (``NODE/PEER-ID#N``), return its peer's identity; empty: it is no such name.
+
+    A node that takes an IKE_SA over gives it a name of its own: the identity is what stays.
+    """
+    return key.partition("/")[2].rpartition("#")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Versioned(Generic[T]):
     """A value and the revision of the commit that wrote it: what a compare-and-swap needs. 0: never written."""

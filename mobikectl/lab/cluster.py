@@ -276,7 +276,7 @@ class Cluster:
         """Return how many clients were moved more than once by moves after the first `since` ones."""
         self.refresh()
         later = [move for number, move in sorted(self.moves.items())[since:] if _begun(move)]
-        peers = Counter(peer_of(sa) for move in later for sa in set(move["sas"]))
+        peers = Counter(records.peer_of(sa) or sa for move in later for sa in set(move["sas"]))
         return sum(count > 1 for count in peers.values())
 
     def acts_of(self, token: int, *, since: float) -> int:
@@ -314,8 +314,3 @@ class Cluster:
 
 def _begun(move: dict[str, Any]) -> bool:
     return any(step["state"] in BEGUN for step in move["steps"])
-
-
-def peer_of(key: str) -> str:
-    """Given the name of an IKE_SA in the cluster (``NODE/PEER#N``), return the peer's identity."""
-    return key.partition("/")[2].rpartition("#")[0] or key

@@ -6,11 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mobikectl.cluster.records import MoveState
+from mobikectl.cluster.records import MoveState, peer_of
 from mobikectl.errors import MobikectlError, MoveError, NetlinkError, NotFoundError, PrivilegeError
 from mobikectl.model import Path
 from mobikectl.node import steps
-from mobikectl.node.memory import peer_of
 from mobikectl.node.steps import Place
 from mobikectl.policy.cluster import Mechanism
 from mobikectl.switch import moves as switch

@@ -35,12 +35,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobikectl.cluster.backend import Backoff, Gap
-from mobikectl.cluster.records import MoveRecord, MoveState, Versioned
+from mobikectl.cluster.records import MoveRecord, MoveState, Versioned, peer_of
 from mobikectl.errors import FencedError, LostRaceError, StoreError
 from mobikectl.node import steps
 from mobikectl.node.arrivals import Arrivals
 from mobikectl.node.carrying import Carrying
-from mobikectl.node.memory import peer_of
 from mobikectl.node.outbox import Outbox
 from mobikectl.node.queue import Queue
 from mobikectl.node.wishes import WishList

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from mobikectl.cluster.backend import Backoff, Gap
 from mobikectl.cluster.failovers import is_dead
-from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
+from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned, peer_of
 from mobikectl.errors import (
     FencedError,
     LeaseLostError,
@@ -24,7 +24,6 @@ from mobikectl.errors import (
     MobikectlError,
     StoreError,
 )
-from mobikectl.node.memory import peer_of
 from mobikectl.node.outbox import Outbox
 from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Reason

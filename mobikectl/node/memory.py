@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from mobikectl.cluster.backend import lease_clock
-from mobikectl.cluster.records import MoveState
+from mobikectl.cluster.records import MoveState, peer_of
 from mobikectl.policy.cluster import CARRIED, Capability, Mechanism
 from mobikectl.policy.cluster_settings import MAX_REDIRECTS, REDIRECT_PERIOD_S
 from mobikectl.protocol.handover import BY_THE_CLIENT
@@ -184,8 +184,3 @@ def _at(known: OrderedDict[_K, T], key: _K, make: Callable[[], T]) -> T:
             known.popitem(last=False)
     known.move_to_end(key)
     return known[key]
-
-
-def peer_of(key: str) -> str:
-    """Given the name of an IKE_SA (``NODE/PEER-ID#N``), return its peer's identity."""
-    return key.partition("/")[2].rpartition("#")[0]

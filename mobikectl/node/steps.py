@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from mobikectl.cluster.records import MoveState, NodeIntent
+from mobikectl.cluster.records import MoveState, NodeIntent, peer_of
 from mobikectl.errors import NotFoundError
 from mobikectl.model import IkeState
 from mobikectl.policy.cluster import Mechanism, Reason
@@ -97,7 +97,7 @@ def obstacle(
     if places != {Place.SOURCE} or (leaves(move) and any(sa and _strayed(move, sa) for sa in sas)):
         return _cancelled(f"it is no longer served at {move.source_address}")
     for key in move.sas:
-        pin = wishes.pins.get(key) or wishes.pins.get(key.partition("/")[2].rpartition("#")[0])
+        pin = wishes.pins.get(key) or wishes.pins.get(peer_of(key))
         if pin is not None and pin.node != move.target:
             return _cancelled(f"{key} was pinned")
     if move.mechanism is Mechanism.IMPLICIT and set(behind) != set(move.sas):

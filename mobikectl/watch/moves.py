@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mobikectl.cluster import records
 from mobikectl.watch.rows import EventRow, MoveRow, StepRow
 
 if TYPE_CHECKING:
@@ -31,11 +32,8 @@ def took(move: MoveRecord) -> float | None:
 
 
 def peer_of(key: str) -> str:
-    """Given the name of an IKE_SA in the cluster (``NODE/PEER-ID#N``), return the peer's identity.
-
-    A node that takes an IKE_SA over gives it a name of its own: the identity is what stays.
-    """
-    return key.partition("/")[2].rpartition("#")[0] or key
+    """Given the name of an IKE_SA in the cluster, return the peer's identity, or what else there is to show."""
+    return records.peer_of(key) or key
 
 
 def move_row(move: MoveRecord) -> MoveRow:

@@ -8,12 +8,13 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from mobikectl.cluster.records import peer_of
 from mobikectl.errors import LabError
 from mobikectl.lab.chaos.desk import RefusedError, open_desk
 from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import Fault, What, Whom, every_step, rounds
 from mobikectl.lab.chaos.world import Key, World, look
-from mobikectl.lab.cluster import FINAL, peer_of
+from mobikectl.lab.cluster import FINAL
 from mobikectl.lab.steps import SOURCE_STEPS
 from mobikectl.lab.topology import Role
 from mobikectl.lab.wait import until

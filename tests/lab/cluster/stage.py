@@ -13,7 +13,7 @@ import time
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
+from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, peer_of
 from mobikectl.cluster.settings import SqliteSettings
 from mobikectl.cluster.sqlite import SqliteBackend
 from mobikectl.cluster.store import Store
@@ -26,7 +26,6 @@ from mobikectl.lab.sidecars import start_sidecar
 from mobikectl.lab.store import CLUSTER
 from mobikectl.lab.topology import parse_topology
 from mobikectl.model import ROUTE_PROTOCOL
-from mobikectl.node.memory import peer_of
 from mobikectl.policy.cluster import Mechanism, Reason
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from mobikectl.cluster.records import peer_of
 from mobikectl.errors import LabError
-from mobikectl.lab.cluster import Cluster, peer_of
+from mobikectl.lab.cluster import Cluster
 from mobikectl.lab.instance import Lab
 from mobikectl.lab.record import Record
 from mobikectl.lab.run import Run

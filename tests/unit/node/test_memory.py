@@ -6,9 +6,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
+from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, peer_of
 from mobikectl.node import memory as module
-from mobikectl.node.memory import FIRST_S, LONGEST_S, Memory, peer_of
+from mobikectl.node.memory import FIRST_S, LONGEST_S, Memory
 from mobikectl.policy.cluster import Capability, Mechanism, Reason
 from mobikectl.protocol.handover import DID_NOT_COME
 
