@@ -160,22 +160,22 @@ class Carrying:
             return await self._all_back(move, error.message)
         return steps.told(move, record, _wall)
 
-    async def _verify(self, move: MoveRecord, key: str) -> str | None:
+    async def _verify(self, move: MoveRecord, key: str, found: str = "") -> str | None:
         """One that went along: verify it as if it was moved alone. Return None, or what is wrong."""
         try:
-            record = await self._mover.move(self._order(move, key, self._times.switch_s))
+            record = await self._mover.move(self._order(move, key, self._times.switch_s, found))
         except MobikectlError as error:
             return error.message
         return None if record.state is switch.MoveState.VERIFIED else record.reason
 
-    def _order(self, move: MoveRecord, key: str, timeout_s: float) -> MoveOrder:
-        sa = self._sas.find(key)
+    def _order(self, move: MoveRecord, key: str, timeout_s: float, found: str = "") -> MoveOrder:
+        sa = self._find(key)
         if sa is None:
             raise NotFoundError(f"{key} is gone", hint="nothing was done")
         return MoveOrder(
             sa.uniqueid,
             Path(move.target_address, sa.path.remote),
-            f"move {move.number} of the cluster: {move.reason.value}",
+            f"move {move.number} of the cluster{found}: {move.reason.value}",
             timeout_s=timeout_s,
             mechanism=MECHANISMS[move.mechanism],
         )
@@ -183,7 +183,7 @@ class Carrying:
     async def _steer_back(self, move: MoveRecord, why: str) -> MoveRecord:
         """One that went along does not work where it is: bring them all back."""
         for key in move.sas:
-            sa = self._sas.find(key)
+            sa = self._find(key)
             if sa is None or sa.path.local == move.source_address:
                 continue
             back = Path(move.source_address, sa.path.remote)
@@ -219,6 +219,9 @@ class Carrying:
             ends = {Place.SOURCE}
         await self._sas.wait(lambda: set(self.places(move)) == ends, self._times.interrupted_s)
         places = self.places(move)
+        steered = move.mechanism is Mechanism.IMPLICIT and move.state is not MoveState.ROLLING_BACK
+        if steered and set(places) == {Place.TARGET}:
+            return await self._verify_found(move, places)
         arrived: bool | None = None
         if steps.leaves(move) and set(places) == {Place.GONE}:
             arrived = await self._arrived(move, frozenset())
@@ -226,6 +229,18 @@ class Carrying:
         if move.state is MoveState.VERIFIED and not steps.leaves(move):
             await self._hold(move)
         return move
+
+    async def _verify_found(self, move: MoveRecord, places: Sequence[Place]) -> MoveRecord:
+        """A route has taken them to the target: whether they work there may not have been seen, or they may not.
+
+        What a restart interrupted may have been the verification, or its undoing. (A peer that sent the update itself,
+        as with NOTIFY, has shown by its exchange that the path works.)
+        """
+        for key in move.sas:
+            problem = await self._verify(move, key, ", found after a restart")
+            if problem is not None:
+                return await self._steer_back(move, f"after a restart, {key}: {problem}")
+        return self._ended(move, steps.interrupted(move, places))
 
     async def _settle(self, move: MoveRecord) -> MoveRecord:
         if self._carrier is None:

@@ -7,7 +7,7 @@ import contextlib
 from collections import Counter
 from ipaddress import ip_address
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mobikectl.cluster.records import MoveState
@@ -66,6 +66,7 @@ async def check_ends(gateway: Gateway) -> None:
     lost=st.integers(0, 2),
     outages=st.lists(st.integers(0, 100), max_size=2),
 )
+@example(peers=["impossible"], group=["follow", "stay"], redirect=False, deaths=[21], lost=0, outages=[])
 def test_wherever_it_is_killed_every_move_ends_truthfully_and_is_begun_once(
     peers: list[str], group: list[str], redirect: bool, deaths: list[int], lost: int, outages: list[int]
 ) -> None:

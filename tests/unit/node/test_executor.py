@@ -296,6 +296,27 @@ async def test_a_peer_that_was_asked_before_a_stop_may_follow_after_it_and_the_n
 
 
 @pytest.mark.parametrize(
+    ("second", "ends", "where"), [("follow", S.VERIFIED, WAN2), ("break", S.ROLLED_BACK, WAN1)]
+)
+async def test_a_steered_address_that_a_start_finds_at_the_target_is_verified_or_undone(
+    second: str, ends: MoveState, where: IpAddress
+) -> None:
+    gateway = await a_gateway()
+    shared = ip_address("198.19.7.7")
+    keys = [gateway.add(n, does, remote=shared) for n, does in ((1, "follow"), (2, second))]
+    await gateway.plan(Mechanism.IMPLICIT, keys)
+    (move,) = (await gateway.store.journal()).moves
+    await gateway.store.update(move, move.value.to(S.REQUESTED, at=2.0))
+    for number, sa in gateway.sas.items():
+        gateway.sas[number] = replace(sa, path=Path(WAN2, shared))
+    async with Life(gateway).lived():
+        await gateway.settled()
+    assert await gateway.states() == [ends]
+    assert {sa.path.local for sa in gateway.sas.values()} == {where}
+    assert {order.sa for order in gateway.orders if "restart" in order.cause} == {1, 2}
+
+
+@pytest.mark.parametrize(
     ("mechanism", "found", "where", "ends"),
     [
         (Mechanism.NOTIFY, S.REQUESTED, WAN2, S.VERIFIED),
