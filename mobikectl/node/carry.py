@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from mobikectl.cluster.records import FINAL, TRANSITIONS, MoveState
 from mobikectl.errors import MobikectlError
 from mobikectl.node.handing import Order
+from mobikectl.node.room import Room
 from mobikectl.policy.cluster import Mechanism
 from mobikectl.protocol.handover import Handover, SourceState
 from mobikectl.wire.ha_chain import IkeSpis
@@ -24,46 +25,57 @@ if TYPE_CHECKING:
     from mobikectl.model import IkeSa
     from mobikectl.node.control import Notes
     from mobikectl.node.handing import Handing
+    from mobikectl.node.room import Place
     from mobikectl.node.steps import Steps
 
 log = logging.getLogger(__name__)
 
-AT_ONCE: Final = 8
-"""IKE_SAs that a node hands over at the same time."""
 REKEYED_AT_MOST: Final = 3
 """So often a handover begins anew because its IKE_SA was rekeyed meanwhile."""
 SUCCESSOR_S: Final = 1.0
 """charon told its HA peer of a rekeying, and tells of it over VICI so much later at most."""
+_OFFERED: Final = frozenset({SourceState.ASKING, SourceState.KEPT, SourceState.RECALLING})
+"""What follows an offer that was answered or waited for in vain. How long that took tells how crowded it is: it is
+work of the two nodes, and waits for no client."""
 _OUT: Final = "out/"
 
 
 class Courses:
-    """How long the handovers of each move were in which state: for the journal. Hand `told` to the handing."""
+    """How long the handovers of each move were in which state: for the journal. Hand `told` to the handing.
+
+    A handover gives up its place as soon as its client has come: what follows is only waiting.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since: dict[tuple[int, IkeSpis], tuple[SourceState, float]] = {}
-        self._began: dict[int, float] = {}
+        self._places: dict[tuple[int, IkeSpis], Place] = {}
         self._longest: dict[int, dict[SourceState, float]] = {}
 
-    def begin(self, move: int) -> None:
-        """A move's next IKE_SA is handed over now."""
-        self._began[move] = self._clock()
+    def begin(self, order: Order, place: Place) -> None:
+        """An IKE_SA is handed over from now on, and has this place."""
+        self._since[order.move, order.spis] = (SourceState.OFFERING, self._clock())
+        self._places[order.move, order.spis] = place
 
     def told(self, order: Order, handover: Handover) -> None:
         """Given where a handover is now, note how long it was where it was."""
         now, key = self._clock(), (order.move, order.spis)
-        state, since = self._since.pop(key, (SourceState.OFFERING, self._began.get(order.move, now)))
+        state, since = self._since.pop(key, (handover.state, now))
         longest = self._longest.setdefault(order.move, {})
         longest[state] = max(longest.get(state, 0.0), now - since)
         if not handover.ended:
             self._since[key] = (handover.state, now)
+        if (place := self._places.get(key)) is not None:
+            if state is SourceState.OFFERING and handover.state in _OFFERED:
+                place.took(now - since, good=handover.state is SourceState.ASKING)
+            elif handover.state is SourceState.HOLDING:
+                place.leave()
 
     def end(self, move: int) -> str:
         """Given a move that has ended, return its steps with their milliseconds; of several IKE_SAs the longest."""
-        self._began.pop(move, None)
-        for key in [key for key in self._since if key[0] == move]:
-            del self._since[key]
+        for known in (self._since, self._places):
+            for key in [key for key in known if key[0] == move]:
+                del known[key]
         steps = self._longest.pop(move, {})
         return ", ".join(f"{state.value} {1000 * seconds:.0f} ms" for state, seconds in steps.items())
 
@@ -85,10 +97,11 @@ class HandoverCarrier:
         gone: Callable[[int], Awaitable[object]],
         courses: Courses | None = None,
         find: Callable[[str], IkeSa | None] = lambda _name: None,
+        room: Room | None = None,
     ) -> None:
         self._find = find
         self._courses = courses or Courses()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = room or Room()
         self._handing = handing
         self._notes = notes
         self._r_of = r_of
@@ -104,9 +117,9 @@ class HandoverCarrier:
         watch = self._courses
 
         async def one(order: Order) -> Handover:
-            async with self._room:
+            async with self._room.place() as place:
                 for _ in range(REKEYED_AT_MOST):
-                    watch.begin(order.move)
+                    watch.begin(order, place)
                     ended = await self._handing.hand_over(order)
                     now = await self._rekeyed(order) if ended.state is SourceState.OVER else None
                     if now is None:

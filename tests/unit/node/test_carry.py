@@ -11,8 +11,11 @@ from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
 from mobikectl.errors import MoveError
 from mobikectl.model import IkeSa, IkeState, Path
 from mobikectl.node import carry
-from mobikectl.node.carry import HandoverCarrier, told
+from mobikectl.node.carry import Courses, HandoverCarrier, told
+from mobikectl.node.handing import Order
+from mobikectl.node.room import Room
 from mobikectl.policy.cluster import Mechanism, Reason
+from mobikectl.policy.pace import Pace
 from mobikectl.protocol.handover import Handover, SourceState
 from mobikectl.wire.ha_chain import IkeSpis
 
@@ -181,6 +184,47 @@ async def test_after_a_restart_an_ike_sa_that_was_not_started_is_served_here_aga
 async def test_a_move_that_nothing_is_known_of_timed_out(world: World, notes: Notes) -> None:
     [(state, _)] = await within(5, carrier(world, notes).settle(move(), [None]))
     assert state is M.TIMED_OUT
+
+
+ORDER = Order(3, 5, "gw1/client#0", SPIS, "gw2", ip_address("198.18.12.10"))
+
+
+@pytest.mark.parametrize(
+    ("states", "inside", "best_s", "epoch"),
+    [
+        ((), 1, 1.0, 0),
+        ((S.ASKING,), 1, 0.5, 0),
+        ((S.ASKING, S.FREEZING, S.STARTING), 1, 0.5, 0),
+        ((S.ASKING, S.FREEZING, S.STARTING, S.HOLDING), 0, 0.5, 0),
+        ((S.KEPT,), 1, 1.0, 0),
+        ((S.OVER,), 1, 1.0, 0),
+    ],
+)
+async def test_a_handover_makes_room_when_its_client_has_come_and_its_offer_tells_how_crowded_it_is(
+    states: tuple[SourceState, ...], inside: int, best_s: float, epoch: int
+) -> None:
+    now = 10.0
+    room, courses = Room(Pace(best_s=1.0)), Courses(lambda: now)
+    async with room.place() as place:
+        courses.begin(ORDER, place)
+        for state in states:
+            now += 0.5
+            courses.told(ORDER, Handover(state))
+        assert (room.inside, room.pace.best_s, room.pace.epoch) == (inside, best_s, epoch)
+    assert room.inside == 0
+
+
+@pytest.mark.parametrize(("state", "epoch"), [(S.RECALLING, 1), (S.KEPT, 1), (S.OVER, 0)])
+async def test_an_offer_that_is_waited_for_in_vain_says_that_it_is_crowded(
+    state: SourceState, epoch: int
+) -> None:
+    now = 10.0
+    room, courses = Room(Pace(best_s=1.0)), Courses(lambda: now)
+    async with room.place() as place:
+        courses.begin(ORDER, place)
+        now += 5.0
+        courses.told(ORDER, Handover(state))
+    assert room.pace.epoch == epoch
 
 
 @pytest.mark.parametrize("before", [(), (M.ACKNOWLEDGED,), (M.MOVED,), (M.ROLLING_BACK,)])
