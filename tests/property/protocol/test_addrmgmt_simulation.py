@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from protocol_network import I1, I2, I3, R1, R2, R3, RUNS, VICTIM, Network
 
 from mobikectl.protocol.addrmgmt import AddrMgmtPolicy, ChildPair, Receiving, Routability, SasUpdated, State
 from mobikectl.protocol.addrmgmt_peer import AddrMgmtPeer
 from mobikectl.protocol.exchange import Endpoint, Message, Pair, Retransmission
 from mobikectl.wire.dupont import PeerAddressUpdate, RrCookie, UpdateProtocol
+
+from .protocol_network import I1, I2, I3, R1, R2, R3, RUNS, VICTIM, Network
 
 QUIET_AT, END_AT = 80.0, 500.0
 HERE = tuple(ChildPair(UpdateProtocol.ESP, 10 + n, 20 + n) for n in range(3))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from protocol_network import I1, I2, I3, R1, R2, R3, RUNS, Network
 
 from mobikectl.protocol.addrnotify import AddressNotifyPeer, Announcing, NotifyPolicy, State
 from mobikectl.protocol.exchange import Message, Pair, Retransmission
 from mobikectl.wire.kivinen import Ipv4AddressChange
+
+from .protocol_network import I1, I2, I3, R1, R2, R3, RUNS, Network
 
 QUIET_AT, END_AT = 80.0, 400.0
 

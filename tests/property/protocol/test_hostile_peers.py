@@ -6,7 +6,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from protocol_network import I1, I2, R1, R2, RUNS, VICTIM
 
 from mobikectl.protocol.addrmgmt import ChildPair
 from mobikectl.protocol.addrmgmt_peer import AddrMgmtPeer
@@ -18,6 +17,8 @@ from mobikectl.protocol.redirect import RedirectClient
 from mobikectl.protocol.redirect_gateway import RedirectGateway
 from mobikectl.protocol.rmobike import RMobikeInitiator, RMobikeResponder
 from mobikectl.wire import dupont, kivinen, mobike, redirect, rmobike
+
+from .protocol_network import I1, I2, R1, R2, RUNS, VICTIM
 
 ADDRESSES = (I1, I2, R1, R2, VICTIM)
 PAIR = Pair(Endpoint(I1, 500), Endpoint(R1, 500))

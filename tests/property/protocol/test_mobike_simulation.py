@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from protocol_network import I1, I2, I3, R1, R2, R3, RUNS, VICTIM, Network
 
 from mobikectl.protocol.exchange import Endpoint, Message, Pair, Retransmission
 from mobikectl.protocol.mobike import (
@@ -19,6 +18,8 @@ from mobikectl.protocol.mobike_initiator import State as InitiatorState
 from mobikectl.protocol.mobike_responder import State as ResponderState
 from mobikectl.protocol.rmobike import Asking, Following, RMobikeInitiator, RMobikeResponder
 from mobikectl.wire.mobike import Cookie2, UpdateSaAddresses
+
+from .protocol_network import I1, I2, I3, R1, R2, R3, RUNS, VICTIM, Network
 
 QUIET_AT, CALM_AT, END_AT = 150.0, 600.0, 800.0
 LIMIT = 15.0

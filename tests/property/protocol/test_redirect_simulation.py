@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from protocol_network import I1, R1, R2, R3, RUNS, VICTIM, Network
 
 from mobikectl.protocol.exchange import Endpoint, Exchange, Message, Retransmission
 from mobikectl.protocol.redirect import Edition, RedirectClient, Redirected, RedirectPolicy, State
 from mobikectl.protocol.redirect_gateway import GatewayPolicy, RedirectGateway
 from mobikectl.protocol.redirect_gateway import State as GatewayState
 from mobikectl.wire.redirect import Redirect
+
+from .protocol_network import I1, R1, R2, R3, RUNS, VICTIM, Network
 
 END_AT = 500.0
 

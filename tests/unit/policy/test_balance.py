@@ -6,11 +6,12 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from balance_clusters import NOW, levels, node, sas, settings, view
 
 from mobikectl.errors import ConfigError
 from mobikectl.policy.balance import plan
 from mobikectl.policy.cluster import Capability, Capacity, Health, Load, Mechanism, Reason, ServingAddress
+
+from .balance_clusters import NOW, levels, node, sas, settings, view
 
 EVEN = [10.0] * 30
 

@@ -6,13 +6,14 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from balance_clusters import NOW, carried_out, clusters, levels, node, sas, settings, view
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mobikectl.policy.balance import plan
 from mobikectl.policy.cluster import Capability, ClusterSa, Health, Mechanism, Node, Reason
+
+from .balance_clusters import NOW, carried_out, clusters, levels, node, sas, settings, view
 
 Cluster = tuple[list[Node], list[ClusterSa]]
 EVERYTHING = frozenset(Mechanism)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from balance_clusters import NOW, node, sas, settings, view
 
 from mobikectl.errors import NotFoundError
 from mobikectl.policy.cluster import Capability
 from mobikectl.policy.explain import explain
+
+from .balance_clusters import NOW, node, sas, settings, view
 
 
 def told(**more: object) -> str:

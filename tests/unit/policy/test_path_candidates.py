@@ -7,7 +7,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from path_world import GATEWAY, LINKS, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
 
 from mobikectl.errors import ConfigError
 from mobikectl.model import Address, Link, Path, RouteAnswer
@@ -19,6 +18,8 @@ from mobikectl.policy.settings import (
     ProbeSettings,
     QualityLimits,
 )
+
+from .path_world import GATEWAY, LINKS, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
 
 ANY = PathSettings()
 SIX, GATEWAY6 = ip_address("2001:db8:1::2"), ip_address("2001:db8:ff::1")

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from path_world import GATEWAY, PREFER_WIRED, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
 
 from mobikectl.model import Path
 from mobikectl.policy.paths import decide
 from mobikectl.policy.settings import EndOfPaths
 from mobikectl.policy.state import IndicationKind, MoveKind, MoveSa, ProbePath, TerminateSa
+
+from .path_world import GATEWAY, PREFER_WIRED, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
 
 LOCALS = {2: WIRED, 3: RADIO}
 PATHS = [Path(local, remote) for local in LOCALS.values() for remote in (GATEWAY, SECOND_GATEWAY)]

@@ -7,19 +7,6 @@ from ipaddress import ip_address
 from itertools import pairwise
 
 import pytest
-from path_world import (
-    GATEWAY,
-    NEW,
-    PREFER_WIRED,
-    RADIO,
-    SECOND_GATEWAY,
-    WIRED,
-    A,
-    B,
-    World,
-    result,
-    sa_on,
-)
 
 from mobikectl.model import Address, IkeState, Path
 from mobikectl.policy.paths import decide
@@ -39,6 +26,20 @@ from mobikectl.policy.state import (
     ProbePath,
     ReportNoPath,
     TerminateSa,
+)
+
+from .path_world import (
+    GATEWAY,
+    NEW,
+    PREFER_WIRED,
+    RADIO,
+    SECOND_GATEWAY,
+    WIRED,
+    A,
+    B,
+    World,
+    result,
+    sa_on,
 )
 
 DETECTION_S = 5.0 + 2 * 0.5 + 0.1

@@ -8,7 +8,6 @@ from itertools import product
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from path_world import A, result
 
 from mobikectl.policy.settings import ProbeSettings, QualityLimits
 from mobikectl.policy.track import (
@@ -21,6 +20,8 @@ from mobikectl.policy.track import (
     UndefinedTransitionError,
     transition,
 )
+
+from .path_world import A, result
 
 SETTINGS = ProbeSettings(
     down=3, up=2, interval_s=10, failure_interval_s=1, recovery_interval_s=2, timeout_s=0.5, window=4

@@ -6,13 +6,14 @@ from collections import Counter
 from ipaddress import ip_address
 
 import pytest
-from balance_clusters import NOW, clusters, node, sas, settings, view
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mobikectl.policy.cluster import ClusterSa, Health, Node, ServingAddress
 from mobikectl.policy.placement import Placement, bucket, place
+
+from .balance_clusters import NOW, clusters, node, sas, settings, view
 
 EVEN = [10.0] * 30
 

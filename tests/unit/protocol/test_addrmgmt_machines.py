@@ -6,22 +6,6 @@ from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
-from protocol_helpers import (
-    I1,
-    I2,
-    I3,
-    R1,
-    R2,
-    VICTIM,
-    answer,
-    counting_octets,
-    events,
-    from_source,
-    pair,
-    pump,
-    request_to,
-    told,
-)
 
 from mobikectl.protocol.addrmgmt import (
     AddrMgmtPolicy,
@@ -54,6 +38,23 @@ from mobikectl.wire.dupont import (
     PeerAddressUpdate,
     RrCookie,
     UpdateProtocol,
+)
+
+from .protocol_helpers import (
+    I1,
+    I2,
+    I3,
+    R1,
+    R2,
+    VICTIM,
+    answer,
+    counting_octets,
+    events,
+    from_source,
+    pair,
+    pump,
+    request_to,
+    told,
 )
 
 MARK, ADD, DELETE = PeerAddressOperation

@@ -5,7 +5,24 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from protocol_helpers import (
+
+from mobikectl.protocol.addrnotify import (
+    AddressNotifyPeer,
+    Announcing,
+    Cause,
+    DisconnectAllowed,
+    Gone,
+    Moved,
+    NotifyPolicy,
+    PeerAway,
+    State,
+    change,
+)
+from mobikectl.protocol.exchange import Delete, Message, Retransmission
+from mobikectl.protocol.machine import LocalProtocolError, LocalTransitionError, RemoteProtocolError
+from mobikectl.wire.kivinen import DisconnectNotify, Ipv4AddressChange
+
+from .protocol_helpers import (
     I1,
     I2,
     I3,
@@ -23,22 +40,6 @@ from protocol_helpers import (
     request_to,
     told,
 )
-
-from mobikectl.protocol.addrnotify import (
-    AddressNotifyPeer,
-    Announcing,
-    Cause,
-    DisconnectAllowed,
-    Gone,
-    Moved,
-    NotifyPolicy,
-    PeerAway,
-    State,
-    change,
-)
-from mobikectl.protocol.exchange import Delete, Message, Retransmission
-from mobikectl.protocol.machine import LocalProtocolError, LocalTransitionError, RemoteProtocolError
-from mobikectl.wire.kivinen import DisconnectNotify, Ipv4AddressChange
 
 FAST = Retransmission(1.0, 2.0, 4.0)
 LIVE = ("SETTLED", "CHECKING", "SEARCHING", "AWAY")

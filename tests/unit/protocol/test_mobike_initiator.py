@@ -3,25 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from protocol_helpers import (
-    I1,
-    I2,
-    I6,
-    R1,
-    R2,
-    R6,
-    VICTIM,
-    answer,
-    established,
-    events,
-    from_source,
-    pair,
-    policy,
-    pump,
-    request_to,
-    told,
-    without,
-)
 
 from mobikectl.protocol.exchange import Delete, Exchange, Message, Retransmission
 from mobikectl.protocol.machine import (
@@ -56,6 +37,26 @@ from mobikectl.wire.mobike import (
     UnacceptableAddresses,
     UnexpectedNatDetected,
     UpdateSaAddresses,
+)
+
+from .protocol_helpers import (
+    I1,
+    I2,
+    I6,
+    R1,
+    R2,
+    R6,
+    VICTIM,
+    answer,
+    established,
+    events,
+    from_source,
+    pair,
+    policy,
+    pump,
+    request_to,
+    told,
+    without,
 )
 
 NEW = pair(I2, R1)

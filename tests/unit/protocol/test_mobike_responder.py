@@ -2,24 +2,7 @@
 
 from __future__ import annotations
 
-import protocol_helpers
 import pytest
-from protocol_helpers import (
-    I1,
-    I2,
-    R1,
-    R2,
-    R3,
-    VICTIM,
-    answer,
-    established,
-    from_source,
-    pair,
-    policy,
-    pump,
-    told,
-    without,
-)
 
 from mobikectl.protocol.exchange import Delete, Endpoint, Message, Pair, Retransmission
 from mobikectl.protocol.machine import (
@@ -50,6 +33,24 @@ from mobikectl.wire.mobike import (
     UnacceptableAddresses,
     UnexpectedNatDetected,
     UpdateSaAddresses,
+)
+
+from . import protocol_helpers
+from .protocol_helpers import (
+    I1,
+    I2,
+    R1,
+    R2,
+    R3,
+    VICTIM,
+    answer,
+    established,
+    from_source,
+    pair,
+    policy,
+    pump,
+    told,
+    without,
 )
 
 MOBILE = ("STABLE", "CHECKING")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from protocol_helpers import I1, R1, R2, R3, R6, answer, events, told
 
 from mobikectl.protocol import redirect as client_module
 from mobikectl.protocol.exchange import Delete, Endpoint, Exchange, Message, Nonce, Retransmission
@@ -38,6 +37,8 @@ from mobikectl.protocol.redirect_gateway import (
 from mobikectl.protocol.redirect_gateway import Cause as GatewayCause
 from mobikectl.protocol.redirect_gateway import State as GatewayState
 from mobikectl.wire.redirect import Fqdn, Redirect, RedirectAck, RedirectedFrom, RedirectSupported
+
+from .protocol_helpers import I1, R1, R2, R3, R6, answer, events, told
 
 NAME = Fqdn("gw2.example.org")
 ANYCAST = R3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from protocol_helpers import I1, I2, I6, R1, R2, R3, R6, answer, events, pair, policy, pump, request_to, told
 
 from mobikectl.protocol.exchange import Exchange, Message, Retransmission
 from mobikectl.protocol.machine import LocalTransitionError, RemoteProtocolError
@@ -23,6 +22,8 @@ from mobikectl.protocol.rmobike import (
 )
 from mobikectl.wire.mobike import Cookie2, MobikeSupported, UnacceptableAddresses, UpdateSaAddresses
 from mobikectl.wire.rmobike import SwitchToIpAddress
+
+from .protocol_helpers import I1, I2, I6, R1, R2, R3, R6, answer, events, pair, policy, pump, request_to, told
 
 FAST = Retransmission(1.0, 1.0, 1.0, suspect_after=2)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from wire_strategies import addresses, ip4, ip6, ports
 
 from mobikectl.wire import ha
 from mobikectl.wire.ha import _GRAMMARS, HaAttribute, HaMessage, HaType, SecretBytes
 from mobikectl.wire.ha_values import KINDS, Kind
+
+from .wire_strategies import addresses, ip4, ip6, ports
 
 spis = st.integers(0, 2**64 - 1)
 names = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=30)

@@ -10,7 +10,6 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 import pytest
-from ha_strategies import messages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +26,8 @@ from mobikectl.wire.ha import (
     Selector,
 )
 from mobikectl.wire.ha_values import KINDS
+
+from .ha_strategies import messages
 
 A = HaAttribute
 SESSIONS = tomllib.loads((Path(__file__).parents[2] / "vectors" / "ha-5.9.8.toml").read_text())["session"]

@@ -11,7 +11,6 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
 
 import pytest
-from charon_log import LoggedMessage, read_log
 
 from mobikectl.errors import LabError, MobikectlError
 from mobikectl.lab import vici
@@ -32,6 +31,8 @@ from mobikectl.wire.mobike import (
 )
 from mobikectl.wire.pcap import Datagram, read_capture
 from mobikectl.wire.redirect import RedirectSupported
+
+from .charon_log import LoggedMessage, read_log
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,10 +6,8 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-import wire_strategies as strategies
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_vectors import Vector, load
 
 from mobikectl.errors import ConfigError, DecodeError
 from mobikectl.wire import json as wire_json
@@ -33,6 +31,9 @@ from mobikectl.wire.notify import Dialect, Notify
 from mobikectl.wire.pfkey import AddressUpdate, SaType
 from mobikectl.wire.redirect import Fqdn, Redirect, RedirectedFrom
 from mobikectl.wire.rmobike import SwitchToIpAddress
+
+from . import wire_strategies as strategies
+from .wire_vectors import Vector, load
 
 SOUND = [vector for vector in load() if not vector.malformed]
 V4, V6 = IPv4Address("198.18.0.1"), IPv6Address("2001:db8::1")

@@ -10,12 +10,13 @@ import dpkt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire_vectors import DIRECTORY, load
 
 from mobikectl.errors import ConfigError, DecodeError
 from mobikectl.wire import pcap
 from mobikectl.wire.ike import Message, Payload
 from mobikectl.wire.pcap import Datagram, is_capture, read_capture
+
+from .wire_vectors import DIRECTORY, load
 
 CHARON = (DIRECTORY / "charon-5.9.8.pcap").read_bytes()
 MESSAGE = Message(1, 2, 37, 8, 3, (Payload(43, b"hello"),)).to_bytes()

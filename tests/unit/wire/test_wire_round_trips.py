@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-import wire_strategies as strategies
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,8 @@ from mobikectl.wire.ike import Delete, Message, decode_chain, encode_chain
 from mobikectl.wire.notify import Dialect, Notify
 from mobikectl.wire.pfkey import AddressUpdate
 from mobikectl.wire.redirect import Redirect
+
+from . import wire_strategies as strategies
 
 KINDS = [
     pytest.param(dialect, codec.kind, id=f"{dialect.name}-{codec.name}")

@@ -6,14 +6,6 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from wire_vectors import (
-    DOCUMENTS,
-    Vector,
-    expected_payload,
-    load,
-    table,
-    without_explanations,
-)
 
 from mobikectl.wire import json as wire_json
 from mobikectl.wire.dialects import DIALECTS, EVERY
@@ -21,6 +13,15 @@ from mobikectl.wire.dupont import nat_prevention_hash
 from mobikectl.wire.ike import Message, decode_chain, encode_chain
 from mobikectl.wire.mobike import NatDetectionSourceIp, nat_detection_hash
 from mobikectl.wire.pfkey import AddressUpdate
+
+from .wire_vectors import (
+    DOCUMENTS,
+    Vector,
+    expected_payload,
+    load,
+    table,
+    without_explanations,
+)
 
 VECTORS = load(*DOCUMENTS, "charon-5.9.8")
 
