@@ -8,7 +8,7 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobikectl.cluster.records import (
     ClusterIntent,
@@ -37,39 +37,39 @@ ADDRESS = {f"gw{n}": f"198.18.{n}.1" for n in range(1, 10)}
 ABLE = Capability.MOBIKE | Capability.SWITCH | Capability.REDIRECT
 
 
-def row(node: str, peer: str, number: int, **more: object) -> SaRow:
-    return SaRow(  # type: ignore[arg-type]
-        **{
-            "key": f"{node}/{peer}#{number}",
-            "peer_id": peer,
-            "peer": f"198.19.0.{number}",
-            "address": ip_address(ADDRESS[node]),
-            "bytes_per_s": 1000.0,
-            "packets_per_s": 10.0,
-            "capability": ABLE,
-            **more,
-        }
+def row(node: str, peer: str, number: int, **more: Any) -> SaRow:
+    return replace(
+        SaRow(
+            key=f"{node}/{peer}#{number}",
+            peer_id=peer,
+            peer=f"198.19.0.{number}",
+            address=ip_address(ADDRESS[node]),
+            bytes_per_s=1000.0,
+            packets_per_s=10.0,
+            capability=ABLE,
+        ),
+        **more,
     )
 
 
-def rows(node: str, count: int, **more: object) -> list[SaRow]:
+def rows(node: str, count: int, **more: Any) -> list[SaRow]:
     return [row(node, f"peer{n}@example.org", n, **more) for n in range(1, count + 1)]
 
 
-def move(sas: Sequence[str], *, source: str = "gw1", target: str = "gw2", **more: object) -> MoveRecord:
-    return MoveRecord(  # type: ignore[arg-type]
-        **{
-            "token": 0,
-            "sas": tuple(sas),
-            "source": source,
-            "target": target,
-            "mechanism": Mechanism.REDIRECT,
-            "reason": Reason.DRAIN,
-            "source_address": ip_address(ADDRESS[source]),
-            "target_address": ip_address(ADDRESS[target]),
-            "steps": (MoveStep(MoveState.PLANNED, time.time()),),
-            **more,
-        }
+def move(sas: Sequence[str], *, source: str = "gw1", target: str = "gw2", **more: Any) -> MoveRecord:
+    return replace(
+        MoveRecord(
+            token=0,
+            sas=tuple(sas),
+            source=source,
+            target=target,
+            mechanism=Mechanism.REDIRECT,
+            reason=Reason.DRAIN,
+            source_address=ip_address(ADDRESS[source]),
+            target_address=ip_address(ADDRESS[target]),
+            steps=(MoveStep(MoveState.PLANNED, time.time()),),
+        ),
+        **more,
     )
 
 
@@ -138,15 +138,15 @@ socket = "{self.path / "no.sock"}"
 
         return asyncio.run(run())
 
-    async def join(self, store: Store, node: str, sas: Sequence[SaRow] = (), **more: object) -> None:
+    async def join(self, store: Store, node: str, sas: Sequence[SaRow] = (), **more: Any) -> None:
         """Make a node a member that serves some IKE_SAs."""
         lease = await store.grant(LEASE_S)
         self.members[node] = lease.id
         address = ServingAddress(ip_address(ADDRESS[node]))
-        await store.join(Member(node, node, (address,), capacity=Capacity(sas=100), **more), lease.id)  # type: ignore[arg-type]
+        await store.join(Member(node, node, (address,), capacity=Capacity(sas=100), **more), lease.id)
         await self.tell(store, node, sas)
 
-    async def tell(self, store: Store, node: str, sas: Sequence[SaRow], **more: object) -> None:
+    async def tell(self, store: Store, node: str, sas: Sequence[SaRow], **more: Any) -> None:
         """Have a node report what it serves."""
         self._sequence += 1
         part = SaPart(node, node, self._sequence, 0, 1, tuple(sas))
@@ -154,7 +154,7 @@ socket = "{self.path / "no.sock"}"
         report = NodeReport(
             node, node, self._sequence, ike_sas=len(sas), child_sas=len(sas), cpu=0.25, memory=0.5
         )
-        await store.report(replace(report, **more), self.members[node])  # type: ignore[arg-type]
+        await store.report(replace(report, **more), self.members[node])
 
     async def lead(self, store: Store, node: str = "gw1") -> None:
         self.token = (await store.campaign(node, node, self.members[node])).token

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -12,7 +12,6 @@ from mobikectl.cli import main
 from .a_cluster import ACluster, rows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from mobikectl.cluster.store import Store
@@ -31,7 +30,10 @@ class Done:
         return json.loads(self.out)
 
 
-Mobikectl = "Callable[..., Done]"
+class Mobikectl(Protocol):
+    """Runs the command line with these arguments."""
+
+    def __call__(self, *args: str) -> Done: ...
 
 
 @pytest.fixture
@@ -58,7 +60,7 @@ def cluster(empty_cluster: ACluster) -> ACluster:
 @pytest.fixture
 def mobikectl(
     empty_cluster: ACluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Done]:
+) -> Mobikectl:
     """Run a command in this process, with the cluster's configuration, as a shell would see it."""
 
     def run(*args: str) -> Done:

@@ -45,10 +45,10 @@ def redirecting(fake: FakeVici) -> Any:
 
 def _matches(sa: dict[str, Any], args: dict[str, Any]) -> bool:
     if "ike-id" in args:
-        return str(sa["uniqueid"]).encode() == args["ike-id"]
+        return str(sa["uniqueid"]) == str(args["ike-id"], "ascii")
     if "peer-id" in args:
-        return str(sa["remote-id"]).encode() == args["peer-id"]
-    return sa["remote-host"].startswith(args["peer-ip"].decode().rpartition(".")[0] + ".")
+        return str(sa["remote-id"]) == str(args["peer-id"], "ascii")
+    return str(sa["remote-host"]).startswith(str(args["peer-ip"], "ascii").rpartition(".")[0] + ".")
 
 
 async def redirect(cluster: ACluster, charon: FakeVici, *args: str) -> tuple[int, str, str]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_the_socket_that_a_killed_sidecar_left_is_of_no_sidecar(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
-    settings = Settings(replace(Config(), control=ControlSettings(path)), None)
+    settings = Settings(replace(Config(), control=ControlSettings(str(path))), None)
     assert not sidecar_listens(settings)
     with socket.socket(socket.AF_UNIX) as served:
         served.bind(str(path))

@@ -36,7 +36,9 @@ def documents() -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
 @pytest.mark.parametrize(
     ("stem", "content", "row"), documents(), ids=lambda v: v.get("name") if isinstance(v, dict) else v
 )
-def test_the_examples_of_every_document_are_explained(stem: str, content: dict, row: dict) -> None:
+def test_the_examples_of_every_document_are_explained(
+    stem: str, content: dict[str, Any], row: dict[str, Any]
+) -> None:
     octets = re.sub(r"#.*|\s", "", row["hex"])
     arguments = [
         octets,

@@ -55,7 +55,10 @@ def test_an_old_view_says_since_when_and_why() -> None:
 
 def test_nodes_are_sorted_by_name_first_and_by_numbers_from_the_largest() -> None:
     nodes = (node("gw2", ike_sas=1, used=0.9), node("gw1", ike_sas=5, used=0.1))
-    names = lambda choice: [one.node for one in choice.nodes(nodes)]  # noqa: E731
+
+    def names(choice: Choice) -> list[str]:
+        return [one.node for one in choice.nodes(nodes)]
+
     assert names(Choice()) == ["gw1", "gw2"]
     assert names(Choice(backwards=True)) == ["gw2", "gw1"]
     assert names(Choice(NodeOrder.SAS)) == ["gw1", "gw2"]
