@@ -359,6 +359,13 @@ class HaBroker:
                 self._record(message.to_bytes())
             self._tell(spis, ended=False)
 
+    def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
+        """Given an IKE_SA, return the message IDs of its next requests, ours and the peer's; None: not told.
+
+        charon tells them when it sends a request, and when it takes one: the answer may not have gone out.
+        """
+        return self._chains.counts(spis)
+
     def remove(self, spis: IkeSpis) -> None:
         """Given an IKE_SA, have charon drop it without a word to the peer, and forget it.
 

@@ -133,6 +133,16 @@ class HaChains:
         generation.mids.update((message.kind, message) for message in messages)
         return messages
 
+    def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
+        """Given an IKE_SA, return the message IDs of the next requests, ours and the peer's; None: not told."""
+        generation = self._generations.get(spis)
+        told = {} if generation is None else generation.mids
+        ours, theirs = (
+            None if message is None else message.need(A.MID, int)
+            for message in (told.get(HaType.IKE_MID_INITIATOR), told.get(HaType.IKE_MID_RESPONDER))
+        )
+        return ours, theirs
+
     def _added(self, spis: IkeSpis, message: HaMessage, now: float) -> bool:
         old = message.get(A.IKE_REKEY_ID, IkeId)
         parent = IkeSpis.of(old) if old is not None else None

@@ -89,6 +89,18 @@ async def carriage(
         me = Greeting(settings.store.cluster, settings.node, instance)
         client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
         ours = frozenset(address.ip for address in settings.addresses)
+        courses = Courses()
+
+        async def heard(node: str, address: IpAddress) -> bool:
+            return await standing.failover.anybody_hears(node, address)
+
+        def r_of(sa: IkeSa) -> tuple[bool, bool]:
+            peer = beside.plugin.peer(sa.uniqueid)
+            return (peer.r, True) if peer is not None else (False, True)
+
+        standing = Standing(
+            settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
+        )
         intake = Intake(
             control,
             broker,
@@ -97,12 +109,8 @@ async def carriage(
             notes=broker,
             watch=watch,
             ended=in_step(beside.tracker),
+            came=standing.replicator.came,
         )
-        courses = Courses()
-
-        async def heard(node: str, address: IpAddress) -> bool:
-            return await standing.failover.anybody_hears(node, address)
-
         handing = Handing(
             control,
             broker,
@@ -111,17 +119,10 @@ async def carriage(
             is_out=Fence(store, heard).is_out,
             told=courses.told,
             watch=watch,
+            keeper=standing.copies if settings.standbys else None,
         )
-
-        def r_of(sa: IkeSa) -> tuple[bool, bool]:
-            peer = beside.plugin.peer(sa.uniqueid)
-            return (peer.r, True) if peer is not None else (False, True)
-
         carrier = HandoverCarrier(
             handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses, find=find
-        )
-        standing = Standing(
-            settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
         )
         arriving: set[IkeSpis] = set()
         standing.copies.arriving = lambda spis: spis in arriving or spis in intake.taken
@@ -162,10 +163,11 @@ def _verbs(intake: Intake, copies: Copies, arriving: set[IkeSpis]) -> Mapping[st
             arriving.difference_update(generations)
 
     async def start(request: Request) -> SecretBytes:
-        return (await intake.start(Start.from_secret(request.payload))).to_secret()
+        return (await intake.start(Start.from_secret(request.payload), request.peer.node)).to_secret()
 
     async def recall(request: Request) -> SecretBytes:
-        return (await intake.recall(Recall.from_secret(request.payload))).to_secret()
+        recalled = Recall.from_secret(request.payload)
+        return (await intake.recall(recalled, request.peer.node)).to_secret()
 
     return {
         OFFER: Verb(offer, deadline_s=8.0),

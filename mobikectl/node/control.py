@@ -114,6 +114,9 @@ class ChainKeeper(Protocol):
     def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
         """Remember the message IDs of the next requests of one that is about to be served."""
 
+    def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
+        """Return the message IDs of its next requests, ours and the peer's, as charon told last; None: it did not."""
+
     def remove(self, spis: IkeSpis) -> None:
         """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
 

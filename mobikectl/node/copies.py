@@ -11,7 +11,7 @@ import json
 import logging
 import time
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -108,6 +108,10 @@ class Copy:
     lost: bool = False
     """Its node says that its charon has lost it."""
     starting: bool = False
+    waiting: bool = False
+    """The IKE_SA was handed over from here and is frozen until it is dropped: charon gets the copy then."""
+    over: bool = False
+    """Another node serves it since its own died."""
 
 
 class Copies:
@@ -139,6 +143,8 @@ class Copies:
         self.arriving: Callable[[IkeSpis], bool] = lambda _: False
         """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
         self._copies: dict[IkeSpis, Copy] = {}
+        self._handed: set[IkeSpis] = set()
+        """Handed over from here, and not dropped yet."""
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
         self._renewing: asyncio.Queue[tuple[float, HeldSa]] = asyncio.Queue()
 
@@ -211,10 +217,14 @@ class Copies:
             async with self._alone(offer.spis):
                 held = await self._look(offer.spis)
                 before = self._copies.get(offer.spis)
-                if held is not None and (held.serving or held.frozen):
+                if held is not None and held.serving:
                     return False
                 if self.arriving(offer.spis) or (before is not None and before.starting):
                     return False
+                if offer.spis in self._handed or (held is not None and held.frozen):
+                    # Its new node tells what it made of what we gave it.
+                    self._put_by(source, offer)
+                    return True
                 if not (held is not None and await self._changed(held, wanted)):
                     await self._made(wanted)
                 copy = Copy(source, offer)
@@ -288,19 +298,81 @@ class Copies:
             async with self._alone(touch.spis):
                 if self._copies.get(touch.spis) is not copy or copy.starting:
                     return False
+                if copy.waiting:
+                    copy.offer = replace(copy.offer, chain=copy.offer.chain.counting(*touch.mids))
+                    return True
                 await self._broker.follow(touch.spis, messages)
         except (NotFoundError, CharonError) as error:
             log.info("%s cannot follow: %s", copy.offer.name, error)
             return False
         return True
 
+    # --- what was handed over from here --------------------------------------------------------------
+
+    def _put_by(self, target: str, offer: Offer, numbers: Iterable[Numbers] = ()) -> None:
+        now = time.monotonic()
+        copy = Copy(target, offer, {each.spi_in: (now, each) for each in numbers}, waiting=True)
+        before = self._copies.get(offer.spis)
+        if before is not None and before.source == target:
+            copy.numbers, copy.lost = before.numbers | copy.numbers, before.lost
+        self._copies[offer.spis] = copy
+
+    def handed(self, target: str, offer: Offer, numbers: Iterable[Numbers] = ()) -> None:
+        """Given what was handed over and is frozen here, and ESP numbers that the target is not below, put it by.
+
+        It is a copy of the target's as soon as it is `dropped`, unless the target says before that it has a standby.
+        What the target told already is later, and counts.
+        """
+        self._handed.add(offer.spis)
+        if not self._is_of(target, offer.spis):
+            self._put_by(target, offer, numbers)
+
+    async def dropped(self, spis: IkeSpis) -> None:
+        """Given an IKE_SA that was `handed` over, and that charon has dropped: have charon take the copy of it.
+
+        Nothing happens when the target has its standby. A copy that cannot be made is said in the log.
+        """
+        async with self._alone(spis):
+            self._handed.discard(spis)
+            copy = self._copies.get(spis)
+            if copy is None or not copy.waiting:
+                return
+            address = self._address_for(copy.offer.remote.address)
+            try:
+                if address is None:
+                    raise MoveError("this node has no such address", hint="its node chooses another")
+                await self._made(copy.offer.chain.at(Host(address, copy.offer.local.port), copy.offer.remote))
+                copy.waiting = False
+                self._note(spis, copy)
+            except MobikectlError as error:
+                log.warning("no copy of %s, which was handed over: %s", copy.offer.name, error)
+                await self._discard(spis)
+
+    def kept(self, spis: IkeSpis) -> None:
+        """Given an IKE_SA that may have been `handed` over and is served here after all, have no copy of it."""
+        self._handed.discard(spis)
+        copy = self._copies.get(spis)
+        if copy is not None and copy.waiting:
+            del self._copies[spis]
+
+    def taken_over(self, spis: IkeSpis, source: str) -> Copy | None:
+        """Given what another node took over from one that died, return our copy, which is never to be served."""
+        copy = self._copies.get(spis)
+        if copy is None or copy.source != source or copy.starting:
+            return None
+        copy.over = True
+        return copy
+
     # --- giving up ------------------------------------------------------------------------------
 
-    async def give_up(self, spis: IkeSpis) -> None:
-        """Given an IKE_SA, end the copy of it, without a word to its peer. Nothing happens when it is served here."""
+    async def give_up(self, spis: IkeSpis, only: Copy | None = None) -> None:
+        """Given an IKE_SA, end the copy of it (``only`` this one), without a word to its peer.
+
+        Nothing happens when it is served here.
+        """
         async with self._alone(spis):
             copy = self._copies.get(spis)
-            if copy is None or copy.starting:
+            if copy is None or copy.starting or (only is not None and copy is not only):
                 return
             await self._discard(spis)
 
@@ -346,7 +418,7 @@ class Copies:
         found = set()
         for each in spis:
             held = await self._look(each)
-            if held is not None and (held.serving or held.frozen):
+            if held is not None and (held.serving or (held.frozen and each not in self._handed)):
                 found.add(each)
         return frozenset(found)
 
@@ -357,7 +429,7 @@ class Copies:
         """
         async with self._alone(spis):
             copy = self._copies.get(spis)
-            if copy is None:
+            if copy is None or copy.waiting or copy.over:
                 held = await self._look(spis)
                 return None if held is not None and held.serving else "it is not here any more"
             copy.starting = True

@@ -192,7 +192,8 @@ class Failover:
         for source in sorted(self._copies.sources() | self._claimed.keys()):
             copies = self._copies.of(source)
             away = is_dead(state, source)
-            wanted = {spis: copy for spis, copy in copies.items() if away or copy.lost}
+            ready = {spis: copy for spis, copy in copies.items() if not (copy.waiting or copy.over)}
+            wanted = {spis: copy for spis, copy in ready.items() if away or copy.lost}
             if not wanted:
                 if self._claimed.pop(source, None):
                     await self._store.withdraw(self._node, source)
@@ -330,6 +331,10 @@ class Failover:
         record = move.value
         if record.reason is not Reason.FAILOVER or record.number in self._ours:
             return
+        if record.state is MoveState.VERIFIED and record.target != self._node:
+            copy = self._copies.taken_over(_spis(record.spis), record.source)
+            if copy is not None:
+                tasks.create_task(self._copies.give_up(_spis(record.spis), copy), name="a copy that is over")
         if record.target == self._node and not record.done:
             self._ours.add(record.number)
             tasks.create_task(self._carry(move), name=f"failover {record.number}")
@@ -377,7 +382,7 @@ class Failover:
         try:
             if self._lease() is None:
                 return None
-            if copy is None or not (copy.lost or await self._is_away(record.source)):
+            if copy is None or copy.over or not (copy.lost or await self._is_away(record.source)):
                 why = "its copy is gone" if copy is None else f"{record.source} is back"
                 await self._store.update(move, record.to(MoveState.CANCELLED, at=time.time(), note=why))
                 return None

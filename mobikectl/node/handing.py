@@ -26,10 +26,12 @@ from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
 from mobikectl.node.control import BusyError
 from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
+from mobikectl.wire.ha import Host
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
+from mobikectl.wire.standby import Numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
@@ -77,6 +79,19 @@ class Transfer(Protocol):
         """Return the answer. Raise TransferError, NotFoundError, StoreError."""
 
 
+class Keeper(Protocol):
+    """Has a copy of what was handed over until its target has a standby (`mobikectl.node.copies.Copies`)."""
+
+    def handed(self, target: str, offer: Offer, numbers: Iterable[Numbers] = ()) -> None:
+        """Put by what is frozen here and served at the target, and ESP numbers that it is not below."""
+
+    async def dropped(self, spis: IkeSpis) -> None:
+        """It is dropped: have charon take the copy, unless the target has its standby."""
+
+    def kept(self, spis: IkeSpis) -> None:
+        """It is served here after all, or nowhere: have no copy of it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """One IKE_SA to hand over. ``peer_r`` and ``own_r``: who announced SWITCH_TO_IP_ADDRESS.
@@ -101,10 +116,13 @@ class Order:
 class _Work:
     order: Order
     held: HeldSa | None = None
+    offer: Offer | None = None
     numbers: dict[int, tuple[float, int]] = field(default_factory=dict)
     """By outbound SPI: when its number was read first, and the number."""
     lasts: dict[int, int] = field(default_factory=dict)
     """By outbound SPI: the last number that is ours."""
+    last_told: list[Numbers] = field(default_factory=list)
+    """The numbers that the target begins behind."""
     asked: bool = False
     """The peer was asked to switch and will come by itself."""
     started: bool = False
@@ -117,7 +135,7 @@ class Handing:
     """Hands IKE_SAs of this node over.
 
     ``is_out``: given a node and its address, whether it serves nothing there, although it does not say so
-    (`mobikectl.node.fence`).
+    (`mobikectl.node.fence`). ``keeper``: None: nothing is kept of what was handed over.
     """
 
     def __init__(
@@ -131,7 +149,9 @@ class Handing:
         times: HandingTimes | None = None,
         told: Callable[[Order, Handover], None] = lambda _order, _handover: None,
         watch: Watch = nobody,
+        keeper: Keeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._control = control
         self._broker = broker
         self._sequences = sequences
@@ -177,18 +197,22 @@ class Handing:
             SourceState.RECALLING: self._recall,
             SourceState.THAWING: self._thaw,
         }
-        while not handover.ended:
-            before = handover
-            await self._watch(Step(handover.state, work.order.spis))
-            event, why = await acts[handover.state](work)
-            handover = handover.on(event, why)
-            if handover.state is before.state:
-                first, most = self._times.again_s
-                await asyncio.sleep(min(most, first * 2.0 ** min(work.tries, 20)))
-                work.tries += 1
-            else:
-                work.tries = 0
-            self._told(work.order, handover)
+        try:
+            while not handover.ended:
+                before = handover
+                await self._watch(Step(handover.state, work.order.spis))
+                event, why = await acts[handover.state](work)
+                handover = handover.on(event, why)
+                if handover.state is before.state:
+                    first, most = self._times.again_s
+                    await asyncio.sleep(min(most, first * 2.0 ** min(work.tries, 20)))
+                    work.tries += 1
+                else:
+                    work.tries = 0
+                self._told(work.order, handover)
+        finally:
+            if self._keeper is not None and handover.state is not SourceState.HANDED_OVER:
+                self._keeper.kept(work.order.spis)
         await self._watch(Step(handover.state, work.order.spis))
         return handover
 
@@ -222,6 +246,7 @@ class Handing:
             order.own_r,
             held.children,
         )
+        work.offer = offer
         return await self._asked(work, OFFER, offer.to_secret(), self._times.offer_s, Stands.PASSIVE)
 
     async def _steady(self, spis: IkeSpis) -> HeldSa | None:
@@ -362,12 +387,41 @@ class Handing:
     async def _hold(self, work: _Work) -> Outcome:
         if work.held is None:
             return _GOOD
+        await self._put_by(work, work.held)
         await asyncio.sleep(self._times.hold_s)
         exceeded = await self._exceeded(work, work.held)
         if exceeded:
             rekey = Start(work.order.move, work.order.spis, None, roam=False, rekey=exceeded)
             await self._asked(work, START, rekey.to_secret(), self._times.start_s, Stands.SERVED)
         return _GOOD
+
+    async def _put_by(self, work: _Work, held: HeldSa) -> None:
+        """Its client came to the target: keep what brings it back, should the target die before it has a standby."""
+        order, offer = work.order, work.offer
+        if self._keeper is None:
+            return
+        try:
+            if offer is None:
+                chain = await self._broker.wait_for(order.spis, held.inbound, timeout=self._times.chain_s)
+            else:
+                chain = offer.chain
+        except NotFoundError as error:
+            log.info("of %s nothing is kept: %s", order.name, error)
+            return
+        # One that was asked comes by a request of its own, any other by its answer to ours.
+        ours, theirs = held.mid_initiator + (not work.asked), held.mid_responder + work.asked
+        kept = Offer(
+            order.move,
+            order.name,
+            chain.with_remote_vips(order.vips).counting(ours, theirs),
+            order.address,
+            Host(order.address, held.local.port),
+            held.remote,
+            order.peer_r,
+            order.own_r,
+            offer.children if offer is not None else held.children,
+        )
+        self._keeper.handed(order.target, kept, work.last_told)
 
     async def _exceeded(self, work: _Work, held: HeldSa) -> tuple[int, ...]:
         """Return the CHILD_SAs (inbound SPIs) of which more was sent here than was reserved."""
@@ -387,6 +441,8 @@ class Handing:
         except CharonError as error:
             return Event.UNCLEAR, str(error)
         self._broker.forget(work.order.spis)
+        if self._keeper is not None:
+            await self._keeper.dropped(work.order.spis)
         return (Event.DONE, "") if had else (Event.ABSENT, "")
 
     async def _thaw(self, work: _Work) -> Outcome:
@@ -419,6 +475,7 @@ class Handing:
 
     async def _with_numbers(self, work: _Work, held: HeldSa) -> Start:
         numbers, received, rekey = [], [], []
+        work.last_told.clear()
         for inbound, outbound in held.children:
             state = await self._sequences.read(held.remote.address, outbound) if self._sequences else None
             at, number = work.numbers.get(outbound, (0.0, 0))
@@ -432,9 +489,13 @@ class Handing:
             numbers.append((outbound, goes_on.last))
             work.lasts[outbound] = goes_on.last
             inner = await self._sequences.read(held.local.address, inbound) if self._sequences else None
+            highest = 0
             if inner is not None:
                 seen = Received.of(inner)
+                highest = seen.highest
                 received.append((inbound, seen.highest, seen.seen, seen.window))
+            per_1000_s = round(max(rate, 0.0) * 1000)
+            work.last_told.append(Numbers(inbound, outbound, goes_on.last, highest, per_1000_s))
         return Start(
             work.order.move,
             work.order.spis,

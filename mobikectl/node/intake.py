@@ -13,10 +13,19 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
-from mobikectl.errors import CharonError, DecodeError, MobikectlError, MoveError, NetlinkError, NotFoundError
+from mobikectl.errors import (
+    CharonError,
+    CharonUnreachableError,
+    DecodeError,
+    MobikectlError,
+    MoveError,
+    NetlinkError,
+    NotFoundError,
+)
 from mobikectl.netlink.esp import Received
 from mobikectl.node import imported
 from mobikectl.node.control import unheard
+from mobikectl.node.replicator import Served
 from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
 from mobikectl.wire.ha import Host
@@ -70,7 +79,10 @@ class _Taken:
 
 
 class Intake:
-    """Answers the three verbs. One IKE_SA is dealt with by one request at a time."""
+    """Answers the three verbs. One IKE_SA is dealt with by one request at a time.
+
+    ``came``: told which node an IKE_SA came from that is served here from now on, before that node knows.
+    """
 
     def __init__(
         self,
@@ -84,7 +96,9 @@ class Intake:
         times: IntakeTimes | None = None,
         watch: Watch = nobody,
         ended: Ended = unheard,
+        came: Callable[[str, Served], None] = lambda _source, _served: None,
     ) -> None:
+        self._came = came
         self._control = control
         self._broker = broker
         self._sequences = sequences
@@ -135,8 +149,8 @@ class Intake:
                 raise
             return _standing(TargetState.PASSIVE)
 
-    async def start(self, start: Start) -> Standing:
-        """Serve an IKE_SA that was offered, and tell whether its client answered.
+    async def start(self, start: Start, source: str = "") -> Standing:
+        """Given what the ``source`` asks, serve an IKE_SA that was offered, and tell whether its client answered.
 
         Raise MoveError when it is not here, or cannot be served.
         """
@@ -159,13 +173,19 @@ class Intake:
             if answered is None:
                 return Standing(Stands.STARTED, DID_NOT_COME)
             await self._watch(Step(TargetStep.ANSWER, start.spis))
-            await self._served(answered, taken, start)
+            await self._served(answered, taken, start, source)
             return _standing(TargetState.SERVED)
 
-    async def recall(self, recall: Recall) -> Standing:
-        """Give an IKE_SA back, unless its client is here already. The answer says which."""
+    async def recall(self, recall: Recall, source: str = "") -> Standing:
+        """Give an IKE_SA back to its ``source``, unless its client is here already. The answer says which.
+
+        One whose client may be here stays so when charon dies: it has used message IDs that the source does not know
+        of. Who stands by for it goes on with it then.
+        """
         async with self._alone(recall.spis):
             stands = await self._stands(recall.spis)
+            if stands is TargetState.SERVED:
+                self._told_of(recall.spis, source)
             if asked(stands, Ask.RECALL) is TargetState.NONE:
                 if stands is not TargetState.NONE:
                     await self._watch(Step(TargetStep.END, recall.spis))
@@ -207,10 +227,38 @@ class Intake:
             self._locks.pop(spis, None)
 
     async def _stands(self, spis: IkeSpis) -> TargetState:
-        held = await self._control.look(spis)
-        if held is None and self._notes is not None and _key(spis) in self._notes.notes:
-            return TargetState.SERVED  # it was, and ended or was rekeyed since
+        try:
+            held = await self._control.look(spis)
+        except CharonUnreachableError:
+            if self._was_heard(spis):
+                return TargetState.SERVED
+            raise
+        if held is None and self._was_heard(spis):
+            return TargetState.SERVED  # it was, and ended, or was rekeyed, or charon died since
         return _standing_of(held, self._taken.get(spis))
+
+    def _was_heard(self, spis: IkeSpis) -> bool:
+        """Whether its client came here at some time, or something went to or fro that only charon can tell of."""
+        if self._notes is not None and _key(spis) in self._notes.notes:
+            return True
+        taken = self._taken.get(spis)
+        if taken is None or taken.started is None or taken.started.mids is None:
+            return False
+        counts = self._broker.counts(spis)
+        return any(
+            now is not None and now > then for now, then in zip(counts, taken.started.mids, strict=True)
+        )
+
+    def _told_of(self, spis: IkeSpis, source: str) -> None:
+        """Its client may be here, and nothing was told of that: tell what is known, should charon have died."""
+        taken = self._taken.pop(spis, None)
+        if taken is None or not source:
+            return
+        offer = taken.offer
+        self._note(spis, f"{time.time():.0f}")
+        self._note_passive(spis, None)
+        local = Host(offer.address, offer.local.port)
+        self._came(source, _of(offer, local, offer.remote, offer.children))
 
     def _note(self, spis: IkeSpis, value: str | None) -> None:
         if self._notes is not None:
@@ -330,8 +378,10 @@ class Intake:
                 return None
             await asyncio.sleep(self._times.look_s)
 
-    async def _served(self, held: HeldSa, taken: _Taken | None, start: Start) -> None:
+    async def _served(self, held: HeldSa, taken: _Taken | None, start: Start, source: str) -> None:
         self._taken.pop(start.spis, None)
+        if taken is not None and source:
+            self._came(source, _of(taken.offer, held.local, held.remote, held.children))
         try:
             self._note(start.spis, f"{time.time():.0f}")
             self._note_passive(start.spis, None)
@@ -342,6 +392,10 @@ class Intake:
         except MobikectlError as error:
             # Its client is here: nothing that fails now can undo that.
             log.warning("%s is served here, but %s", start.spis, error)
+
+
+def _of(offer: Offer, local: Host, remote: Host, children: tuple[tuple[int, int], ...]) -> Served:
+    return Served(offer.name, offer.spis, local, remote, children, peer_r=offer.peer_r, own_r=offer.own_r)
 
 
 def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:

@@ -86,6 +86,8 @@ class ReplicatorTimes:
     """Changes that come within this time are told together."""
     look_s: float = 1.0
     """What no event tells of is looked at so often."""
+    came_s: float = 0.2
+    """So often while an IKE_SA has come that charon did not tell of yet."""
     numbers_s: float = 2.0
     """The numbers of ESP are told so often."""
     compare_s: float = 10.0
@@ -154,12 +156,18 @@ class Replicator:
         self._sequences = sequences
         self._times = times or ReplicatorTimes()
         self._standbys: dict[str, _Standby] = {}
+        self._fresh: list[_Standby] = []
+        """Those that nobody follows yet."""
         self._ended: set[IkeSpis] = set()
         self._chosen: dict[str, tuple[str, ...]] = {}
         """By name of an IKE_SA."""
         self._missed: dict[IkeSpis, float] = {}
         """Those of which nobody said that they ended: since when they are not there."""
         self._numbers: dict[int, tuple[float, int]] = {}
+        self._came: dict[IkeSpis, tuple[float, Served]] = {}
+        """Those that came from another node, which charon may not have told of yet: since when, and how."""
+        self._blind = False
+        """charon cannot be asked."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -169,6 +177,27 @@ class Replicator:
     def standbys_of(self, name: str) -> tuple[str, ...]:
         """Given an IKE_SA's name, return who stands by for it."""
         return self._chosen.get(name, ())
+
+    def came(self, source: str, served: Served) -> None:
+        """Given an IKE_SA that another node handed over just now, count that node among those that have a copy.
+
+        What it has is as of the handover. It is told what changes until those that are to stand by have confirmed
+        theirs, and what is known of the IKE_SA is told them even if charon dies before anybody saw it there.
+        """
+        if not self._count:
+            return
+        if source not in self._standbys:
+            self._standbys[source] = _Standby(source)
+            self._fresh.append(self._standbys[source])
+        standby = self._standbys[source]
+        standby.over.pop(served.spis, None)
+        standby.told[served.spis] = _Told(served, (), (None, None))
+        standby.wanted[served.spis] = served
+        standby.changed.add(served.spis)
+        standby.wake.set()
+        self._ended.discard(served.spis)
+        self._came[served.spis] = time.monotonic(), served
+        self._wake.set()
 
     @property
     def behind(self) -> int:
@@ -189,7 +218,7 @@ class Replicator:
                     for standby in self._assign():
                         tasks.create_task(self._follow(standby), name=f"standby {standby.node}")
                     try:
-                        async with asyncio.timeout(self._times.look_s):
+                        async with asyncio.timeout(self._times.came_s if self._came else self._times.look_s):
                             await self._wake.wait()
                     except TimeoutError:
                         continue
@@ -201,32 +230,43 @@ class Replicator:
         if ended:
             self._ended.add(spis)
             self._wake.set()
+        known = False
         for standby in self._standbys.values():
             if spis in standby.wanted or spis in standby.told:
                 standby.changed.add(spis)
                 standby.wake.set()
-                return
-        self._wake.set()
+                known = True
+        if not known:
+            self._wake.set()
 
     # --- who ------------------------------------------------------------------------------------
 
     def _assign(self) -> list[_Standby]:
         """Compare what is served with what the standbys are to have; return the standbys that are new."""
         served = self._served()
+        self._blind = served is None
         if served is None:
-            return []
+            return self._unfollowed()
         now = time.monotonic()
         present = {each.spis: each for each in served}
         candidates = tuple(self._candidates())
-        fresh: list[_Standby] = []
         wanted: dict[str, dict[IkeSpis, Served]] = {}
         chosen: dict[str, tuple[str, ...]] = {}
         for spis, each in present.items():
             ward = Ward(each.name, each.pool, each.site, each.remote.address.version)
             before = self._chosen.get(each.name, ())
             chosen[each.name] = choose(self._node, ward, candidates, count=self._count, present=before)
-            for name in chosen[each.name]:
+            for name in (*chosen[each.name], *self._until(chosen[each.name], spis)):
                 wanted.setdefault(name, {})[spis] = each
+        self._came = {
+            spis: (since, each)
+            for spis, (since, each) in self._came.items()
+            if spis not in present and spis not in self._ended and now - since < self._times.settle_s
+        }
+        for spis, (_, each) in self._came.items():
+            for name in self._holders(spis):
+                wanted.setdefault(name, {})[spis] = each
+        present |= {spis: each for spis, (_, each) in self._came.items()}
         self._chosen = chosen
         spis_out = {spi for each in present.values() for _, spi in each.children}
         self._numbers = {spi: known for spi, known in self._numbers.items() if spi in spis_out}
@@ -235,13 +275,26 @@ class Replicator:
             (wanted.keys() | {each.name for each in candidates}) - self._standbys.keys() - {self._node}
         ):
             self._standbys[name] = _Standby(name)
-            fresh.append(self._standbys[name])
+            self._fresh.append(self._standbys[name])
         for name, standby in self._standbys.items():
             self._compare(standby, wanted.get(name, {}), present, now)
         self._ended -= {
             spis for spis in self._ended if not any(spis in s.told for s in self._standbys.values())
         }
+        return self._unfollowed()
+
+    def _unfollowed(self) -> list[_Standby]:
+        fresh, self._fresh = self._fresh, []
         return fresh
+
+    def _holders(self, spis: IkeSpis) -> list[str]:
+        """Return the nodes that have confirmed some state of an IKE_SA."""
+        return [name for name, standby in self._standbys.items() if spis in standby.told]
+
+    def _until(self, chosen: tuple[str, ...], spis: IkeSpis) -> list[str]:
+        """Return who goes on to stand by for an IKE_SA until those that are chosen have confirmed that they do."""
+        holders = self._holders(spis)
+        return [name for name in holders if name not in chosen] if set(chosen) - set(holders) else []
 
     def _compare(
         self, standby: _Standby, wanted: dict[IkeSpis, Served], present: Mapping[IkeSpis, Served], now: float
@@ -359,6 +412,8 @@ class Replicator:
             standby.told.pop(spis, None)
             standby.over.pop(spis, None)
         standby.told.update(confirmed)
+        if any(self._holders(spis) != [standby.node] for spis in confirmed):
+            self._wake.set()  # it takes the place of somebody
         for spis in wants.missing | wants.refused:
             standby.told.pop(spis, None)
         standby.changed |= wants.missing & standby.wanted.keys()
@@ -381,9 +436,8 @@ class Replicator:
 
     async def _items(self, standby: _Standby, served: Served, now: float) -> tuple[_Told | None, list[Item]]:
         """Return what is to be told of an IKE_SA, and what is known there then; None: it cannot be copied now."""
-        inbound = [spi for spi, _ in served.children]
         try:
-            chain = self._broker.chain_of(served.spis, inbound).with_remote_vips(served.vips)
+            chain = self._chain(served)
         except NotFoundError as error:
             log.debug("%s cannot be copied: %s", served.name, error)
             standby.resting[served.spis] = now + self._times.look_s
@@ -404,7 +458,7 @@ class Replicator:
                 served.remote,
                 served.peer_r,
                 served.own_r,
-                served.children,
+                _children(chain),
             )
             try:
                 encoded(offer)
@@ -414,6 +468,12 @@ class Replicator:
             items.append(offer)
         items.append(Touch(served.spis, mids, await self._read(served, now)))
         return _Told(served, frame, mids, now), items
+
+    def _chain(self, served: Served) -> HaChain:
+        """Return what an IKE_SA is made of; all that charon told, where it cannot say what lives of that."""
+        all_told = self._blind or served.spis in self._came
+        inbound = None if all_told else [spi for spi, _ in served.children]
+        return self._broker.chain_of(served.spis, inbound).with_remote_vips(served.vips)
 
     async def _read(self, served: Served, now: float) -> tuple[Numbers, ...]:
         found: list[Numbers] = []
@@ -446,6 +506,15 @@ def _mids(chain: HaChain) -> tuple[int | None, int | None]:
         if message.kind in _MIDS
     }
     return found.get(_MIDS[0]), found.get(_MIDS[1])
+
+
+def _children(chain: HaChain) -> tuple[tuple[int, int], ...]:
+    """Return the inbound and outbound SPIs of a chain's CHILD_SAs."""
+    return tuple(
+        (message.need(HaAttribute.INBOUND_SPI, int), message.need(HaAttribute.OUTBOUND_SPI, int))
+        for message in chain.messages
+        if message.kind is HaType.CHILD_ADD
+    )
 
 
 def _moved(before: Served, now: Served) -> bool:

@@ -137,6 +137,18 @@ class HaChain:
         items = ((HaAttribute.LOCAL_ADDR, local), (HaAttribute.REMOTE_ADDR, remote))
         return self.with_updates(lambda update: update.having(items))
 
+    def counting(self, ours: int | None, theirs: int | None) -> Self:
+        """Given the message IDs of the next requests, ours and the peer's (None: as it says), return the chain so."""
+        counts = {HaType.IKE_MID_INITIATOR: ours, HaType.IKE_MID_RESPONDER: theirs}
+        kept = [each for each in self.messages if counts.get(each.kind) is None]
+        ike_id = (HaAttribute.IKE_ID, self.ike_id)
+        said = [
+            HaMessage.of(kind, ike_id, (HaAttribute.MID, mid))
+            for kind, mid in counts.items()
+            if mid is not None
+        ]
+        return type(self)((*kept, *said))
+
     def to_secret(self) -> SecretBytes:
         """Return the octets. Raise DecodeError when there are more than `MAX_CHAIN`."""
         parts = [MAGIC]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress
 
 A = HaAttribute
+MIDS = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
 SPIS = IkeSpis(7, 8)
 CLIENT = Host(IPv4Address("198.18.1.2"), 4500)
 HERE, THERE = Host(IPv4Address("198.18.11.10"), 4500), Host(IPv4Address("198.18.12.10"), 4500)
@@ -54,6 +55,24 @@ def chain(children: Collection[int] = (100,)) -> HaChain:
 
 
 @dataclass
+class Client:
+    """Whom message IDs matter to: what it sends next, and what it takes next of the gateways."""
+
+    takes: int = 4
+    sends: int = 9
+
+    def takes_it(self, mid: int) -> bool:
+        """It is asked something, and answers unless the message ID is another."""
+        self.takes += (taken := mid == self.takes)
+        return taken
+
+    def comes(self, expected: int) -> bool:
+        """It asks something of its own, and is answered unless another message ID is expected."""
+        self.sends += (answered := expected == self.sends)
+        return answered
+
+
+@dataclass
 class Gateway:
     """A charon with its HA broker and its kernel: implements SaControl, ChainKeeper and Sequences."""
 
@@ -71,10 +90,16 @@ class Gateway:
     rekeyed: list[int] = field(default_factory=list)
     ended: set[IkeSpis] = field(default_factory=set)
     counted: tuple[int, int] | None = None
+    told: tuple[int, int] | None = None
+    """What its charon told of its message IDs since."""
+    client: Client | None = None
+    chain: HaChain | None = None
+    """What its HA broker knows."""
 
     def serve(self) -> None:
         self.sa = HeldSa(SPIS, 1, True, False, False, 4, 9, self.address, CLIENT, ((100, 101),))
         self.kernel = {100: replay(oseq=0, seq=500), 101: replay(oseq=700)}
+        self.chain = chain()
 
     @property
     def serving(self) -> bool:
@@ -120,7 +145,15 @@ class Gateway:
         self._note(f"activate {roam=} {peer_r=} {own_r=}")
         assert mids is not None
         ours, theirs = mids
-        if self.client_answers:
+        if self.sa is None:
+            raise MoveError("charon does not have it")
+        if self.client is not None:
+            ours, theirs = (
+                ours + (roam and self.client.takes_it(ours)),
+                theirs + (not roam and self.client.comes(theirs)),
+            )
+            self.told = max(ours, mids[0] + roam), theirs
+        elif self.client_answers:
             ours, theirs = (ours + 1, theirs) if roam else (ours, theirs + 1)
         elif not roam:
             ours += 1  # it answers what charon may ask, from where it is
@@ -136,6 +169,8 @@ class Gateway:
     async def ask_to_switch(self, ike_id: int, address: IpAddress, *, timeout: float) -> None:
         self._note(f"switch {address}")
         if self.sa is not None:
+            if self.client is not None:
+                self.client.takes_it(self.sa.mid_initiator)
             self.sa = replace(self.sa, mid_initiator=self.sa.mid_initiator + 1)
         if self.switch_fails:
             raise MoveError("the peer does not answer")
@@ -156,19 +191,38 @@ class Gateway:
 
     async def replay(self, chain: HaChain) -> None:
         self._note("replay")
+        self.chain = chain
         if self.takes_chains:
-            self.sa = HeldSa(SPIS, 5, False, False, False, 1, 1, self.address, CLIENT, ((100, 101),))
+            told = [
+                each.need(A.MID, int) for kind in MIDS for each in chain.messages if each.kind is kind
+            ] or [1, 1]
+            self.sa = HeldSa(SPIS, 5, False, False, False, *told, self.address, CLIENT, ((100, 101),))
             self.kernel = {100: replay(), 101: replay()}
 
     def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
         self.counted = ours, theirs
 
+    def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
+        return self.told or self.counted or (None, None)
+
     def remove(self, spis: IkeSpis) -> None:
+        self.chain = None
         self._note("remove")
         self.sa = None
 
     def forget(self, spis: IkeSpis) -> None:
-        return
+        self.chain = None
+
+    def chain_of(self, spis: IkeSpis, children: Collection[int] | None = None) -> HaChain:
+        if self.chain is None:
+            raise NotFoundError("not known")
+        return self.chain.counting(*self.counts(spis))
+
+    async def follow(self, spis: IkeSpis, messages: Any) -> None:
+        self._note("follow")
+
+    def listen(self, listener: Any) -> Any:
+        return lambda: None
 
     def has_ended(self, spis: IkeSpis) -> bool:
         return spis in self.ended
