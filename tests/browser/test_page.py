@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mobikectl.cluster.node_settings import ClusterSettings
+from mobikectl.cluster.node_settings import AddressSettings, ClusterSettings
 from mobikectl.cluster.records import ClusterIntent, MoveState
 from mobikectl.cluster.settings import SqliteSettings, StoreSettings
 from mobikectl.observe.events import EventLog, Source
-from mobikectl.policy.cluster import ServingAddress
 from mobikectl.sidecar.watching import Watching
 from mobikectl.web import serve_web
 
@@ -67,7 +66,7 @@ class Site:
         self.sidecar = ASidecar()
         self.settings = ClusterSettings(
             node="gw1",
-            addresses=(ServingAddress(ip_address("198.18.1.1")),),
+            addresses=(AddressSettings(ip_address("198.18.1.1")),),
             store=StoreSettings(sqlite=SqliteSettings(path / "cluster.db")),
         )
 

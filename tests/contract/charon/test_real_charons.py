@@ -238,7 +238,8 @@ async def test_after_a_kill_and_restart_the_model_is_empty_and_fills_again(pair:
         await bring_up(client, gateway)
         client.node.signal(signal.SIGKILL)
         await client.tracker.until(lambda t: not t.in_step, DEADLINE)
-        assert client.session.status.state is LinkState.DOWN
+        without = client.session.status
+        assert without.state is LinkState.DOWN
         assert len(client.tracker.sas) == 1, "what was known last is kept until charon answers again"
         client.node.kill()
         with pytest.raises(CharonUnreachableError, match="not reachable"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from mobikectl.netlink import Watcher
 from .conftest import following
 
 if TYPE_CHECKING:
+    from mobikectl.model import IpNetwork
+    from mobikectl.netlink import NetChange
+
     from .conftest import Namespace
 
 pytestmark = pytest.mark.netns
@@ -106,16 +110,22 @@ async def test_a_duplicate_ipv6_address_never_becomes_usable(ns: Namespace) -> N
         assert found.tentative
 
 
+def _adds_rule_from(src: IpNetwork, change: NetChange) -> bool:
+    return src in {rule.src for rule in change.rules_added}
+
+
+def _removes_rule_from(src: IpNetwork, change: NetChange) -> bool:
+    return src in {rule.src for rule in change.rules_removed}
+
+
 async def test_rules_of_both_families_are_told(ns: Namespace) -> None:
     async with following(Watcher(netns=ns.name)) as follower:
         for family, src in (("-4", "198.18.0.0/24"), ("-6", "2001:db8::/64")):
             ns.ip(f"{family} rule add from {src} table 100 priority 77")
-            change = await follower.until_any(
-                lambda c, s=src: ip_network(s) in {r.src for r in c.rules_added}
-            )
+            change = await follower.until_any(partial(_adds_rule_from, ip_network(src)))
             assert change.rules_added[0].table == 100
             ns.ip(f"{family} rule del from {src} table 100 priority 77")
-            await follower.until_any(lambda c, s=src: ip_network(s) in {r.src for r in c.rules_removed})
+            await follower.until_any(partial(_removes_rule_from, ip_network(src)))
 
 
 @pytest.mark.parametrize(

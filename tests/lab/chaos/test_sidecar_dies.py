@@ -15,7 +15,7 @@ from mobikectl.errors import MobikectlError
 from .bench import FIRST, QUICK, SECOND, WAN1, WAN2, Bench, until
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Coroutine
 
 pytestmark = [pytest.mark.netns, pytest.mark.charon, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ async def _both_up(bench: Bench) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("cause", [_link, _switch], ids=["links", "switches"])
 async def test_killed_at_any_moment_of_a_move_it_leaves_a_tunnel_that_works(
-    bench: Bench, cause: Callable[[Bench, random.Random], Awaitable[None]], seed: int
+    bench: Bench, cause: Callable[[Bench, random.Random], Coroutine[Any, Any, None]], seed: int
 ) -> None:
     dice = random.Random(seed)
     for _ in range(KILLS):

@@ -199,7 +199,8 @@ async def test_a_source_killed_at_any_step_leaves_one_that_serves(
 async def test_a_target_cut_off_after_it_was_started_is_asked_until_it_answers(
     ring: MoveLab, sites: Sites
 ) -> None:
-    source, cuts = sites.sites["gw1"], []
+    source = sites.sites["gw1"]
+    cuts: list[S] = []
 
     def cut(_: object, handover: Handover) -> None:
         if handover.state is S.STARTING:

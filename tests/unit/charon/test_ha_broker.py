@@ -20,6 +20,7 @@ from .test_ha_chains import SESSIONS, delete, established, fed, rekeyed, spis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractAsyncContextManager
 
 EMPTY, SERVING = bytes.fromhex("030a"), bytes.fromhex("030a220001")
 
@@ -76,7 +77,7 @@ class Kept:
         return
 
 
-def opened(kept: Kept, port: Port, owner: int | None = 0):
+def opened(kept: Kept, port: Port, owner: int | None = 0) -> AbstractAsyncContextManager[HaBroker]:
     return open_broker(kept, protect=False, bind=lambda: port, owner=lambda: owner)  # type: ignore[arg-type,return-value]
 
 

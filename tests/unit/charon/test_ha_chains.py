@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mobikectl.charon.ha_chains import ChainIncompleteError, HaChains, Limits
 from mobikectl.errors import DecodeError, NotFoundError
-from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, IkeId, SecretBytes
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, HaValue, Host, IkeId, SecretBytes
 from mobikectl.wire.ha_chain import MAX_CHAIN, HaChain, IkeSpis
 
 A, T = HaAttribute, HaType
@@ -45,7 +45,7 @@ def add(number: int, old: int | None = None) -> HaMessage:
     )  # fmt: skip
 
 
-def update(number: int, *more: tuple) -> HaMessage:
+def update(number: int, *more: tuple[HaAttribute, HaValue]) -> HaMessage:
     return HaMessage.of(T.IKE_UPDATE, (A.IKE_ID, ike(number)), (A.CONFIG_NAME, "vpn"), *more)
 
 
@@ -99,7 +99,7 @@ def test_a_chain_has_the_keys_then_who_it_is_then_its_children_then_the_message_
         T.IKE_ADD, T.IKE_UPDATE, T.CHILD_ADD, T.IKE_MID_RESPONDER, T.IKE_MID_INITIATOR,
     ]  # fmt: skip
     assert chain.messages[3] == mid(1, 3)
-    assert (chain.spis, chain.children, chain.connections) == (spis(1), {10}, {"vpn"})
+    assert (chain.spis, chain.children, chain.connections) == (spis(1), frozenset({10}), frozenset({"vpn"}))
 
 
 def test_virtual_addresses_told_later_are_in_the_one_update() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -18,9 +19,13 @@ from mobikectl.charon.ha_holder import Keeper, SystemdStore, open_holder
 from mobikectl.charon.ha_log import HaLog, LogFullError
 from mobikectl.errors import SidecarError
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 
 def reopened(log: HaLog) -> list[bytes]:
-    again = HaLog(tuple(os.dup(fd) for fd in log.fds))  # type: ignore[arg-type]
+    first, second = log.fds
+    again = HaLog((os.dup(first), os.dup(second)))
     try:
         return list(again.records())
     finally:
@@ -28,7 +33,7 @@ def reopened(log: HaLog) -> list[bytes]:
 
 
 @pytest.fixture
-def log():
+def log() -> Iterator[HaLog]:
     log = HaLog.create()
     yield log
     log.close()
@@ -75,7 +80,7 @@ def test_a_record_that_was_being_written_is_left_out_and_the_others_are_whole(
 def test_killed_while_rewriting_the_log_before_counts(log: HaLog) -> None:
     log.append(b"old")
 
-    def until_killed():
+    def until_killed() -> Iterator[bytes]:
         yield b"new"
         assert reopened(log) == [b"old"]
         raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address
 from typing import Any
 
@@ -214,8 +215,8 @@ def test_after_any_events_a_listing_puts_the_model_right_and_the_events_alone_re
     model: Model = {}
     rebuilt: Model = {}
     for step_of in [
-        *(lambda m, o=o: observe(m, o) for o in seen),
-        lambda m: resync(m, listed, with_children=True),
+        *(partial(observe, seen=one) for one in seen),
+        partial(resync, listed=listed, with_children=True),
     ]:
         step = step_of(model)
         model = after(model, step)

@@ -7,6 +7,8 @@ import asyncio
 import pytest
 
 from mobikectl.errors import DecodeError, MoveError
+from mobikectl.node.handing import _Work
+from mobikectl.protocol.handover import Handover
 from mobikectl.protocol.handover import SourceState as S
 from mobikectl.wire.ha import SecretBytes
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
@@ -56,7 +58,9 @@ async def test_esp_numbers_go_on_behind_what_the_source_may_still_send(world: Wo
     assert world.there.rekeyed == []
 
 
-async def test_a_busy_source_gets_more_numbers_reserved(world: World) -> None:
+async def test_a_busy_source_gets_more_numbers_reserved(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handing = world.handing
     offering = world.intake.offer
 
@@ -66,20 +70,22 @@ async def test_a_busy_source_gets_more_numbers_reserved(world: World) -> None:
         world.here.kernel[101] = replay(oseq=750)  # 50 packets in about 50 ms
         return answer
 
-    world.intake.offer = busy  # type: ignore[method-assign]
+    monkeypatch.setattr(world.intake, "offer", busy)
     await within(5, handing.hand_over(order()))
     assert world.there.kernel[101].oseq > 750 + 1_000
 
 
-async def test_a_source_that_sent_more_than_was_reserved_has_the_child_rekeyed(world: World) -> None:
+async def test_a_source_that_sent_more_than_was_reserved_has_the_child_rekeyed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starting = world.intake.start
 
-    async def flood(start: Start) -> Standing:
-        answer = await starting(start)
+    async def flood(start: Start, source: str = "") -> Standing:
+        answer = await starting(start, source)
         world.here.kernel[101] = replay(oseq=1_000_000)
         return answer
 
-    world.intake.start = flood  # type: ignore[method-assign]
+    monkeypatch.setattr(world.intake, "start", flood)
     ended = await within(5, world.handing.hand_over(order()))
     assert ended.state is S.HANDED_OVER
     assert world.there.rekeyed == [100]
@@ -170,7 +176,7 @@ async def test_what_was_served_and_is_given_back_leaves_nothing_in_the_targets_m
     assert world.heard == [5]  # charon tells nobody of what the HA broker ends
 
 
-async def test_a_child_that_is_made_meanwhile_stops_it(world: World) -> None:
+async def test_a_child_that_is_made_meanwhile_stops_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     offering = world.intake.offer
 
     async def rekeying(offer: Offer) -> Standing:
@@ -181,7 +187,7 @@ async def test_a_child_that_is_made_meanwhile_stops_it(world: World) -> None:
         world.here.sa = replace(world.here.sa, children=((200, 201),))
         return answer
 
-    world.intake.offer = rekeying  # type: ignore[method-assign]
+    monkeypatch.setattr(world.intake, "offer", rekeying)
     assert "rekeyed meanwhile" in await kept(world)
 
 
@@ -230,7 +236,7 @@ async def test_killed_at_any_step_the_source_settles_it_after_its_restart(
     handing = world.handing
     reached = asyncio.Event()
     handing._told = lambda _, handover: reached.set() if handover.state.value == step else None
-    running = asyncio.create_task(handing._run(_work(), _handover()))
+    running = asyncio.create_task(handing._run(_Work(order()), Handover()))
     done, _ = await asyncio.wait(
         {running, asyncio.create_task(reached.wait())}, return_when=asyncio.FIRST_COMPLETED, timeout=5
     )
@@ -258,8 +264,8 @@ async def test_a_target_that_restarts_at_any_step_still_knows_whether_it_serves_
 async def test_a_source_whose_charon_dies_has_it_served_by_the_target(world: World, step: str) -> None:
     handing = world.handing
 
-    def die(_: object, handover: object) -> None:
-        if handover.state.value == step:  # type: ignore[attr-defined]
+    def die(_: object, handover: Handover) -> None:
+        if handover.state.value == step:
             world.here.sa = None
 
     handing._told = die
@@ -273,8 +279,8 @@ async def test_after_the_sources_charon_died_the_target_goes_on_behind_the_reque
 ) -> None:
     handing = world.handing
 
-    def die(_: object, handover: object) -> None:
-        if handover.state is S.FREEZING:  # type: ignore[attr-defined]
+    def die(_: object, handover: Handover) -> None:
+        if handover.state is S.FREEZING:
             world.here.sa = None
 
     handing._told = die
@@ -327,8 +333,8 @@ async def test_an_exchange_that_is_under_way_is_over_before_anything_is_offered(
 async def test_a_target_whose_charon_dies_leaves_it_with_the_source(world: World, step: str) -> None:
     handing = world.handing
 
-    def die(_: object, handover: object) -> None:
-        if handover.state.value == step:  # type: ignore[attr-defined]
+    def die(_: object, handover: Handover) -> None:
+        if handover.state.value == step:
             world.there.sa = None
 
     handing._told = die
@@ -451,15 +457,3 @@ def test_an_offer_whose_chain_is_of_other_children_is_refused() -> None:
 def test_an_offer_shows_no_keys() -> None:
     assert "ssss" not in repr(an_offer())
     assert "ssss" not in repr(an_offer().to_secret())
-
-
-def _work():
-    from mobikectl.node.handing import _Work
-
-    return _Work(order())
-
-
-def _handover():
-    from mobikectl.protocol.handover import Handover
-
-    return Handover()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobikectl.errors import (
     CharonUnreachableError,
@@ -23,10 +23,11 @@ from mobikectl.wire.ha_chain import HaChain, IkeSpis
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Awaitable, Collection
 
     from mobikectl.model import IpAddress
 
+T = TypeVar("T")
 A = HaAttribute
 MIDS = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
 SPIS = IkeSpis(7, 8)
@@ -350,6 +351,6 @@ def order(*, r: bool = False) -> Order:
     return Order(3, 5, "gw1/client#1", SPIS, "gw2", ip_address("198.18.12.10"), peer_r=r, own_r=r)
 
 
-async def within(seconds: float, work: Any) -> Any:
+async def within(seconds: float, work: Awaitable[T]) -> T:
     async with asyncio.timeout(seconds):
         return await work

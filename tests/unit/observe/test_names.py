@@ -30,7 +30,8 @@ def pattern(node: ast.expr | None, prefix: str = "") -> str | None:
         return re.escape(prefix + node.value)
     if isinstance(node, ast.JoinedStr):
         parts = [
-            re.escape(part.value) if isinstance(part, ast.Constant) else "[a-z-]+" for part in node.values
+            re.escape(str(part.value)) if isinstance(part, ast.Constant) else "[a-z-]+"
+            for part in node.values
         ]
         return re.escape(prefix) + "".join(parts)
     return None

@@ -48,7 +48,7 @@ def test_times_start_at_the_measurements_begin() -> None:
     timeline = timeline_of(RESULT)
     assert timeline.end == 2.0
     assert timeline.rows[0].spans == (Span(0.0, 0.5, "198.18.1.1"),)
-    assert timeline.lost == (pytest.approx(0.6),)
+    assert timeline.lost == pytest.approx((0.6,))
 
 
 def test_each_step_gets_its_own_mark_and_planning_none() -> None:
