@@ -30,6 +30,7 @@ class Measure:
 
 _PATH = ("local", "remote", "link")
 _QUICK = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_PACKETS = (0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
 _MOVE = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 INFO = Measure("mobikectl_build_info", Kind.GAUGE, "Always 1; what runs.", ("version", "role"))
@@ -75,6 +76,13 @@ MOVE_SECONDS = Measure(
     "mobikectl_move_duration_seconds",
     Kind.HISTOGRAM,
     "From planned to the end of a move.",
+    ("mechanism", "outcome"),
+)
+MOVE_LOSS = Measure(
+    "mobikectl_move_lost_packets",
+    Kind.HISTOGRAM,
+    "Packets of the peer that did not arrive around a move, by ESP's sequence numbers. Of moves within this host, on"
+    " kernel ESP, with traffic; of others it is not known.",
     ("mechanism", "outcome"),
 )
 MOVE_DATA = Measure(
@@ -144,8 +152,8 @@ UNDER_WAY = Measure(
 CLUSTER_MOVES = Measure(
     "mobikectl_cluster_moves_total",
     Kind.COUNTER,
-    "Moves of the cluster that this node ended as their source. reason: that of the plan; outcome: verified, refused,"
-    " timed-out, rolled-back.",
+    "Moves of the cluster that this node ended: as their source, or (reason failover, mechanism standby) as the node"
+    " that stood by. reason: that of the plan; outcome: verified, refused, timed-out, rolled-back.",
     ("reason", "mechanism", "outcome"),
 )
 CLUSTER_SECONDS = Measure(
@@ -170,8 +178,9 @@ BUCKETS = {
     STORE_SECONDS: _QUICK,
     MOVE_SECONDS: _MOVE,
     CLUSTER_SECONDS: _MOVE,
+    MOVE_LOSS: _PACKETS,
 }
-"""Upper bounds of a histogram's buckets, in seconds."""
+"""Upper bounds of a histogram's buckets, in the unit that its name ends with."""
 
 MEASURES: tuple[Measure, ...] = tuple(
     value for name, value in list(globals().items()) if isinstance(value, Measure) and name.isupper()

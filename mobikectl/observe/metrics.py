@@ -40,6 +40,8 @@ ENDED = frozenset({"verified", "undone", "failed"})
 CLUSTER_ENDED = frozenset({"verified", "refused", "timed-out", "rolled-back"})
 OPERATOR = "asked for by the operator"
 """The cause of a move that `mobikectl switch` or `redirect` asked for."""
+FAILOVER = ("failover", "standby")
+"""Reason and mechanism of the move of a dead node's IKE_SA to the node that stands by."""
 OTHER = "cluster"
 """The cause of one that neither the path policy nor an operator gave."""
 
@@ -71,6 +73,7 @@ class Metrics:
         self._moves = self._counter(measures.MOVES)
         self._move_seconds = self._histogram(measures.MOVE_SECONDS)
         self._data_plane = self._counter(measures.MOVE_DATA)
+        self._lost = self._histogram(measures.MOVE_LOSS)
         self._redirects = self._counter(measures.REDIRECTS)
         self._retransmits = self._counter(measures.RETRANSMITS)
         self._cluster_moves = self._counter(measures.CLUSTER_MOVES)
@@ -101,6 +104,10 @@ class Metrics:
             self._decided(event.data)
         elif event.name.startswith("cluster-move-"):
             self._cluster_move(event)
+        elif event.name.startswith("cluster-failover-move-"):
+            self._failover(event.name.removeprefix("cluster-failover-move-"))
+        elif event.name == "move-loss":
+            self._loss(event.data)
         elif event.name.startswith("move-"):
             self._move(event)
         elif event.name == "redirected":
@@ -143,6 +150,15 @@ class Metrics:
             self._move_seconds.labels(mechanism, outcome).observe(seconds)
         if outcome == "verified":
             self._data_plane.labels(str(event.data.get("data_plane", ""))).inc()
+
+    def _loss(self, data: Mapping[str, object]) -> None:
+        packets = data.get("lost_packets")
+        if isinstance(packets, int):
+            self._lost.labels(str(data.get("mechanism", "")), str(data.get("outcome", ""))).observe(packets)
+
+    def _failover(self, state: str) -> None:
+        if state in CLUSTER_ENDED:
+            self._cluster_moves.labels(*FAILOVER, state).inc()
 
     def _cause(self, data: Mapping[str, object]) -> str:
         """Return one of few words for why a move was made; the line for people is free text."""

@@ -80,6 +80,7 @@ NAMES: dict[Source, dict[str, str]] = {
         "move-undoing": "the move did not verify and is undone",
         "move-undone": "the old path was given back",
         "move-failed": "the move failed, and there was nothing to give back",
+        "move-loss": "how many packets of the peer did not arrive around a move, where that is known",
         "cluster-move-planned": "a move of the cluster that this node is to carry out",
         "cluster-move-requested": "a move of the cluster has begun here",
         "cluster-move-acknowledged": "the peer took note of the request; no success yet",

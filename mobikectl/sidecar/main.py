@@ -51,6 +51,7 @@ from mobikectl.probe import probe
 from mobikectl.sidecar import gauges
 from mobikectl.sidecar.arrivals import Arrivals
 from mobikectl.sidecar.bridging import Bridging
+from mobikectl.sidecar.losses import Losses
 from mobikectl.sidecar.pilot import Pilot
 from mobikectl.sidecar.plugin import describe_plugin, report_plugin
 from mobikectl.sidecar.report import report_netlink, report_sa
@@ -111,6 +112,7 @@ class Sidecar:
         self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
         self._node: ClusterNode | None = None
         self._watching: Watching | None = None
+        self._losses: Losses | None = None
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT. Raise MobikectlError when it cannot start."""
@@ -149,6 +151,7 @@ class Sidecar:
             if await xfrm_available():
                 kernel = await stack.enter_async_context(KernelSas())
                 child_check = KernelChildCheck(kernel)
+                self._losses = Losses(kernel, self._sas.find, self.events)
             self._executor = MoveExecutor(
                 self._sas,
                 self._steering,
@@ -223,6 +226,7 @@ class Sidecar:
             *([("bridge", self._bridging.run())] if self.config.bridge.enabled else []),
             *([("cluster", self._node.run())] if self._node is not None else []),
             *([("web", self._watching.run())] if self._watching is not None else []),
+            *([("losses", self._losses.run())] if self._losses is not None else []),
         ]
 
     async def _end_switches(self) -> None:

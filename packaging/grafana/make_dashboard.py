@@ -27,6 +27,8 @@ class Panel:
     kind: str = "timeseries"
     text: str = ""
     stacked: bool = False
+    value: bool = False
+    """Of a stat: the number itself is shown, not what it belongs to."""
 
 
 def quantile(share: str, metric: str, by: str = "") -> str:
@@ -59,24 +61,32 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Is all well",
         (
-            Panel("charon", ((f"mobikectl_charon_up{{{HERE}}}", "{{instance}}"),), "bool_on_off", 6, "stat"),
+            Panel("charon", ((f"mobikectl_charon_up{{{HERE}}}", "{{instance}}"),), "bool_on_off", 5, "stat"),
+            Panel(
+                "Nodes",
+                ((f"sum by (cluster) (mobikectl_cluster_member{{{HERE}}})", "{{cluster}}"),),
+                width=4,
+                kind="stat",
+                text="Those that are members of their cluster.",
+                value=True,
+            ),
             Panel(
                 "Leader",
                 ((f"mobikectl_cluster_leader{{{HERE}}} == 1", "{{node}}"),),
-                width=6,
+                width=5,
                 kind="stat",
                 text="Exactly one per cluster; for some seconds none, when it was killed.",
             ),
             Panel(
                 "Health",
                 ((f"mobikectl_cluster_node_health{{{HERE}}} == 1", "{{instance}} {{health}}"),),
-                width=6,
+                width=5,
                 kind="stat",
             ),
             Panel(
                 "Connections that are down",
                 ((f"mobikectl_connection_up{{{HERE}}} == 0", "{{instance}} {{connection}}"),),
-                width=6,
+                width=5,
                 kind="stat",
             ),
         ),
@@ -139,13 +149,39 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             ),
             Panel("Under way", ((f"mobikectl_cluster_moves_under_way{{{HERE}}}", "{{instance}}"),)),
             Panel(
-                "Moves by cause",
+                "Moves within a host by cause",
                 (
                     (
-                        grown("cause, outcome", "mobikectl_moves_total"),
-                        "{{cause}} {{outcome}}",
+                        grown("cause, mechanism, outcome", "mobikectl_moves_total"),
+                        "{{cause}} {{mechanism}} {{outcome}}",
                     ),
                 ),
+                stacked=True,
+            ),
+            Panel(
+                "How long they took within a host (99th percentile)",
+                (
+                    (
+                        lately("0.99", "mobikectl_move_duration_seconds", "mechanism"),
+                        "{{instance}} {{mechanism}}",
+                    ),
+                ),
+                "s",
+            ),
+            Panel(
+                "Packets lost around them",
+                (
+                    (
+                        grown("instance, mechanism", "mobikectl_move_lost_packets_sum"),
+                        "{{instance}} {{mechanism}}",
+                    ),
+                ),
+                text="Packets of the peer, by ESP's sequence numbers; where the kernel does ESP.",
+                stacked=True,
+            ),
+            Panel(
+                "What the data plane said of verified moves",
+                ((grown("data_plane", "mobikectl_verified_moves_data_plane_total"), "{{data_plane}}"),),
                 stacked=True,
             ),
             Panel(
@@ -277,7 +313,9 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
             },
             "overrides": [],
         },
-        "options": {"textMode": "name"} if panel.kind == "stat" and panel.unit == "short" else {},
+        "options": {"textMode": "name"}
+        if panel.kind == "stat" and panel.unit == "short" and not panel.value
+        else {},
         "targets": [
             {"refId": chr(ord("A") + i), "expr": expr, "legendFormat": legend, "datasource": SOURCE}
             for i, (expr, legend) in enumerate(panel.queries)

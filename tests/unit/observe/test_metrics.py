@@ -64,7 +64,7 @@ def test_names_follow_the_rules_of_prometheus(measure: measures.Measure) -> None
     assert re.fullmatch(r"mobikectl_[a-z]+(_[a-z]+)*", measure.name)
     assert measure.name.endswith("_total") == (measure.kind is Kind.COUNTER)
     if measure.kind is Kind.HISTOGRAM:
-        assert measure.name.endswith("_duration_seconds")
+        assert measure.name.endswith(("_duration_seconds", "_packets"))
         assert list(BUCKETS[measure]) == sorted(set(BUCKETS[measure]))
     assert measure.text.endswith(".")
 
@@ -120,6 +120,29 @@ def test_a_move_of_the_cluster_is_timed_from_its_request(scene: Scene) -> None:
     assert scene.value("mobikectl_cluster_moves_total", reason="drain", **labels) == 1
     assert scene.value("mobikectl_cluster_move_duration_seconds_sum", **labels) == pytest.approx(0.4)
     assert scene.value("mobikectl_moves_total") is None
+
+
+def test_what_a_failover_moves_is_counted_by_the_node_that_stood_by(scene: Scene) -> None:
+    data = {"move": 3, "source": "gw1", "sas": ["gw1/alice#1"]}
+    for state in ("requested", "verified"):
+        scene.events.record(Source.ACTION, f"cluster-failover-move-{state}", "...", data=data)
+    labels = {"reason": "failover", "mechanism": "standby"}
+    assert scene.value("mobikectl_cluster_moves_total", outcome="verified", **labels) == 1
+    assert scene.value("mobikectl_cluster_moves_total", outcome="requested") is None
+
+
+def test_the_packets_that_a_move_cost_are_told_apart_from_moves_of_which_that_is_not_known(
+    scene: Scene,
+) -> None:
+    scene.move("verified")
+    assert scene.value("mobikectl_move_lost_packets_count") is None
+    for packets in (0, 3):
+        data = {"mechanism": "route", "outcome": "verified", "lost_packets": packets}
+        scene.events.record(Source.ACTION, "move-loss", "...", data=data)
+    assert scene.value("mobikectl_move_lost_packets_sum", mechanism="route", outcome="verified") == 3
+    assert scene.value("mobikectl_move_lost_packets_bucket", le="0.0") == 1
+    assert scene.value("mobikectl_move_lost_packets_count") == 2
+    assert scene.value("mobikectl_moves_total", outcome="loss") is None
 
 
 def test_a_move_whose_beginning_was_not_seen_is_counted_and_not_timed(scene: Scene) -> None:

@@ -12,4 +12,6 @@ async def steps(run: Run) -> None:
             "gateway", "198.18.1.1/32", via="198.18.10.254", dev="wan2", src="198.18.10.1"
         )
     await run.served("one", "198.18.1.1", "198.18.10.1", after=switch, metric="switched_ms")
-    await run.traffic(1.0)
+    await run.traffic(1.5)
+    for event in run.told("gateway", "move-loss", since=switch):
+        run.record("told_lost", event["data"]["lost_packets"])
