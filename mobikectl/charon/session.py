@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -37,9 +37,12 @@ Timing = Callable[[str, float, bool], None]
 """Told the command, its seconds, and whether it was answered (a refusal is an answer)."""
 
 _AT_ONCE = 8
-"""Requests under way at once; others wait for their turn. Each has a connection, which is kept for the next."""
+"""Requests and streams under way at once; others wait for their turn. Each has a connection, kept for the next."""
+_NO_EVENT = "-"
+"""No event is called so: that it is unknown is the quickest answer that there is."""
 _CROWDED_S = 1.0
-"""Where more come at once than a listening socket's queue takes, it is tried again for so long."""
+"""charon's queue of connections that it has not accepted yet takes four (vici_socket.c), of all programs together.
+Where there is no room in it, it is tried again for so long."""
 _CROWDED_AGAIN_S = 0.01
 _SLICE_S = 0.005
 """After this much work on one stream the event loop gets its turn."""
@@ -137,6 +140,7 @@ class Session:
         self._heartbeat = heartbeat
         self._idle: list[Connection] = []
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._door = asyncio.Lock()
         self._status = Status(LinkState.DOWN, time.monotonic(), "not connected yet")
         self._changed = asyncio.Event()
 
@@ -192,7 +196,11 @@ class Session:
         limit = self._timeout if timeout is None else timeout
         began = time.monotonic()
         try:
-            async with self._exchange(command, limit) as connection:
+            async with (
+                self._guard(command, limit),
+                asyncio.timeout(limit),
+                self._lent(command, limit) as connection,
+            ):
                 await connection.request(command, message)
                 packet = await connection.receive()
                 answer = self._answer(command, packet)
@@ -212,10 +220,7 @@ class Session:
         """
         message = encode(args)
         limit = self._timeout if timeout is None else timeout
-        async with self._guard(command, limit):
-            async with asyncio.timeout(limit):
-                connection = await self._open()
-        try:
+        async with self._lent(command, limit) as connection:
             async with self._guard(command, limit), asyncio.timeout(limit):
                 if not await connection.register(event):
                     raise CharonRefusedError(f"{self.peer} does not know the event {event}")
@@ -226,13 +231,11 @@ class Session:
                     packet = await connection.receive()
                     if packet.kind != ViciPacket.EVENT:
                         answer = self._answer(command, packet)
+                        await connection.unregister(event)
                         break
                     item = decode(packet.payload)
                 yield item
                 await turn.pause()
-        finally:
-            connection.close()
-        self._set_status(LinkState.UP)
         self._accepted(command, answer)
 
     def _answer(self, command: str, packet: Packet) -> Message | None:
@@ -335,22 +338,19 @@ class Session:
     # --- connections ----------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _exchange(self, what: str, timeout: float) -> AsyncIterator[Connection]:
-        """Lend a connection for one exchange; it is kept for the next only if the body ends normally."""
-        connection = None
-        try:
-            async with self._guard(what, timeout), asyncio.timeout(timeout), self._room:
+    async def _lent(self, what: str, timeout: float) -> AsyncIterator[Connection]:
+        """Lend a connection, within `timeout`; it is kept for the next only if the body ends normally."""
+        async with AsyncExitStack() as stack:
+            async with self._guard(what, timeout), asyncio.timeout(timeout):
+                await stack.enter_async_context(self._room)
                 connection = self._reusable() or await self._open()
+            try:
                 yield connection
-        except BaseException:
-            if connection is not None:
+            except BaseException:
                 connection.close()
-            raise
-        self._set_status(LinkState.UP)
-        if len(self._idle) < _AT_ONCE:
+                raise
+            self._set_status(LinkState.UP)
             self._idle.append(connection)
-        else:
-            connection.close()
 
     @asynccontextmanager
     async def _guard(self, what: str, timeout: float) -> AsyncIterator[None]:
@@ -377,6 +377,17 @@ class Session:
         return None
 
     async def _open(self) -> Connection:
+        """Return a new connection that is accepted: one at a time waits for that in the queue, which is short."""
+        async with self._door:
+            connection = await self._connected()
+            try:
+                await connection.unregister(_NO_EVENT)
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    async def _connected(self) -> Connection:
         until = time.monotonic() + _CROWDED_S
         while True:
             try:

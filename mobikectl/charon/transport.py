@@ -192,7 +192,14 @@ class Connection:
 
         Events registered before may come first: they are dropped (a subscriber resyncs after it).
         """
-        await self._send(ViciPacket.register_event(_name(event)))
+        return await self._manage(ViciPacket.register_event(_name(event)))
+
+    async def unregister(self, event: str) -> bool:
+        """Ask for an event no more: none comes after this. Return whether it was asked for."""
+        return await self._manage(ViciPacket.unregister_event(_name(event)))
+
+    async def _manage(self, asking: bytes) -> bool:
+        await self._send(asking)
         packet = await self.receive()
         while packet.kind == ViciPacket.EVENT:
             packet = await self.receive()

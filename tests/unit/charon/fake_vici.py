@@ -129,6 +129,11 @@ class FakeVici:
                 peer.events.add(name)
             await peer.send(frame(bytes([Packet.EVENT_CONFIRM if known else Packet.EVENT_UNKNOWN])))
             return
+        if data[0] == Packet.EVENT_UNREGISTER:
+            known = name in peer.events
+            peer.events.discard(name)
+            await peer.send(frame(bytes([Packet.EVENT_CONFIRM if known else Packet.EVENT_UNKNOWN])))
+            return
         args = dict(Message.deserialize(Packet.parse(b"\x01" + data[2 + data[1] :]).payload))
         self.asked.append((name, args))
         self.was_asked.set()

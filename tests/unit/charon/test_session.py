@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import struct
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from mobikectl.errors import (
     CharonUnreachableError,
 )
 
-from .fake_vici import FakeVici, Peer, event, frame, response
+from .fake_vici import FakeVici, Peer, event, frame, ike, response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -179,6 +180,44 @@ async def test_a_stream_left_early_does_not_disturb_the_next(fake: FakeVici) -> 
             async for _ in stream:
                 break
         assert len([m async for m in session.stream("list-sas", "list-sa")]) == 100
+
+
+async def test_streams_and_requests_use_the_same_connections_again(fake: FakeVici) -> None:
+    fake.sas = [ike(n) for n in range(3)]
+    async with session_to(fake) as session:
+        for _ in range(3):
+            assert len([m async for m in session.stream("list-sas", "list-sa")]) == 3
+            await session.request("version")
+    assert len(fake.peers) == 1
+    assert fake.peers[0].events == set(), "no event comes where nobody waits for it"
+
+
+async def test_however_many_streams_come_at_once_few_connections_are_made(fake: FakeVici) -> None:
+    fake.sas = [ike(n) for n in range(3)]
+
+    async def listed() -> int:
+        return len([m async for m in session.stream("list-sas", "list-sa")])
+
+    async with session_to(fake) as session:
+        assert await asyncio.gather(*(listed() for _ in range(100))) == [3] * 100
+    assert len(fake.peers) <= 8
+
+
+async def test_of_many_new_connections_one_at_a_time_waits_to_be_accepted(tmp_path: Any) -> None:
+    """charon's queue takes four, and more would be refused, those of other programs, too."""
+    path = tmp_path / "slow"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
+        listener.bind(str(path))
+        listener.listen(100)
+        async with Session(path, timeout=0.3) as session:
+            asking = [asyncio.create_task(session.request("version")) for _ in range(8)]
+            await asyncio.sleep(0.1)
+            listener.accept()[0].close()
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+            for task in asking:
+                with pytest.raises((CharonTimeoutError, CharonUnreachableError)):
+                    await task
 
 
 async def test_a_long_stream_lets_the_event_loop_run(fake: FakeVici, monkeypatch: pytest.MonkeyPatch) -> None:
