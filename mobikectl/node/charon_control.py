@@ -11,6 +11,7 @@ from mobikectl.charon.rmobike_events import SwitchAcked, SwitchSuperseded, Switc
 from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, MoveSa, Standing
 from mobikectl.errors import MoveError
 from mobikectl.model import ChildState
+from mobikectl.node.connections import Connections
 from mobikectl.node.control import BusyError, HeldSa
 from mobikectl.protocol.handover import DID_NOT_ANSWER
 from mobikectl.wire.notify import Notify
@@ -37,6 +38,7 @@ class CharonControl:
         self._link = link
         self._session = session
         self._mover = Mover(link.plugin)
+        self._connections = Connections(self._list_connections)
 
     async def look(self, spis: IkeSpis) -> HeldSa | None:
         """As `SaControl`."""
@@ -149,6 +151,9 @@ class CharonControl:
 
     async def connections(self) -> frozenset[str]:
         """As `SaControl`."""
+        return await self._connections.names()
+
+    async def _list_connections(self) -> frozenset[str]:
         return frozenset(each.name for each in await commands.list_conns(self._session))
 
     async def _did(self, work: object, *, absent: str) -> bool:

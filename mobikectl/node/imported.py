@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mobikectl.errors import MoveError
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from mobikectl.wire.ha_chain import IkeSpis
 
     Look = Callable[[IkeSpis], Awaitable[HeldSa | None]]
+
+BUSY: Final = 3
+"""A charon that takes long to answer is busy: what it is asked again and again takes a fourth of the time at most."""
+
+
+def pause(every: float, asked_at: float) -> float:
+    """Given how often to look and when the last look began, return the seconds until the next."""
+    return max(every, BUSY * (time.monotonic() - asked_at))
 
 
 async def appeared(
@@ -37,6 +45,7 @@ async def appeared(
     """
     deadline = time.monotonic() + within
     while True:
+        asked_at = time.monotonic()
         held = await look(spis)
         if held is not None and is_whole(held):
             return held
@@ -46,7 +55,7 @@ async def appeared(
                 f"charon {what}: {name} needs {children} CHILD_SAs",
                 hint="see charon's log: the same connections, proposals and plugins are needed on all nodes",
             )
-        await asyncio.sleep(every)
+        await asyncio.sleep(pause(every, asked_at))
 
 
 async def gone(look: Look, spis: IkeSpis, *, within: float, every: float) -> None:
@@ -54,8 +63,10 @@ async def gone(look: Look, spis: IkeSpis, *, within: float, every: float) -> Non
 
     ``within`` and ``every``: seconds. Raise MoveError: it is still there; and what ``look`` raises.
     """
-    deadline = time.monotonic() + within
+    asked_at = time.monotonic()
+    deadline = asked_at + within
     while await look(spis) is not None:
         if time.monotonic() > deadline:
             raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
-        await asyncio.sleep(every)
+        await asyncio.sleep(pause(every, asked_at))
+        asked_at = time.monotonic()
