@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,7 +20,12 @@ from mobikectl.protocol import (
 )
 from mobikectl.protocol.machine import Blame, LocalTransitionError, RemoteTransitionError, TransitionTable
 
-TABLES: dict[str, tuple[TransitionTable[Any, Any], str, type, type]] = {
+if TYPE_CHECKING:
+    from enum import Enum
+
+    from mobikectl.protocol.machine import Input
+
+TABLES: dict[str, tuple[TransitionTable[Any, Any], str, type[Enum], type[Input]]] = {
     table.name: (table, module, states, causes)
     for table, module, states, causes in (
         (mobike_initiator.TABLE, "test_mobike_initiator", mobike_initiator.State, mobike_initiator.Cause),
@@ -56,7 +61,7 @@ DEFINED = {
 """How many rows each table has: a row more is a transition that somebody must have wanted."""
 
 
-class Recorder(dict):  # type: ignore[type-arg]
+class Recorder(dict[Any, Any]):
     """A table's rows that remember which were asked for."""
 
     def __init__(self, rows: Any) -> None:
@@ -70,7 +75,7 @@ class Recorder(dict):  # type: ignore[type-arg]
 
 
 def specifications(module: str) -> list[Any]:
-    found = vars(importlib.import_module(module))
+    found = vars(importlib.import_module(f".{module}", __package__))
     return [f for name, f in found.items() if name.startswith("test_") and callable(f)]
 
 
