@@ -371,11 +371,21 @@ class HaBroker:
 
         Raise CharonUnreachableError when charon does not listen (the IKE_SA is forgotten all the same).
         """
-        ike_id = IkeId(spis.initiator, spis.responder, initiator=False)
         self.forget(spis)
-        # The table of IKE_SAs is keyed by both SPIs and by who is the initiator, so that both are said.
-        for each in (ike_id, IkeId(spis.initiator, spis.responder, initiator=True)):
+        for each in _both(spis):
             self._port.send(HaMessage.of(HaType.IKE_DELETE, (HaAttribute.IKE_ID, each)).to_bytes())
+
+    def renumber(self, spis: IkeSpis, ours: int) -> None:
+        """Given an IKE_SA that is served here, have charon's next request have this message ID.
+
+        One that waits for its answer is sent again with it as soon as charon begins anything. charon tells of the next
+        exchange by itself. Raise CharonUnreachableError when charon does not listen.
+        """
+        for each in _both(spis):
+            message = HaMessage.of(
+                HaType.IKE_MID_INITIATOR, (HaAttribute.IKE_ID, each), (HaAttribute.MID, ours)
+            )
+            self._port.send(message.to_bytes())
 
     def forget(self, spis: IkeSpis) -> None:
         """Given an IKE_SA that left this node, forget its keys."""
@@ -423,6 +433,11 @@ class HaBroker:
         """Let go of port and memory; the holder keeps both."""
         self._port.close()
         self._log.close()
+
+
+def _both(spis: IkeSpis) -> tuple[IkeId, IkeId]:
+    """Return both names of an IKE_SA: charon's table is keyed by both SPIs and by who is the initiator."""
+    return IkeId(*spis, initiator=False), IkeId(*spis, initiator=True)
 
 
 def _note(key: str, value: str | None) -> bytes:

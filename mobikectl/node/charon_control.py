@@ -129,13 +129,8 @@ class CharonControl:
                 raise MoveError(f"{DID_NOT_ANSWER} within {timeout:g} s", hint="try again") from None
 
     async def call_back(self, ike_id: int) -> None:
-        """As `SaControl`: two INFORMATIONAL requests.
-
-        The target may have used the next message ID. Then the peer takes our first request for its retransmission and
-        only answers again; it processes the second, and sends to where that came from.
-        """
-        for _ in range(2):
-            await self._link.plugin.send_notify(ike_id, [_IGNORED])
+        """As `SaControl`."""
+        await self._link.plugin.send_notify(ike_id, [_IGNORED])
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         """As `SaControl`."""

@@ -93,7 +93,7 @@ class SaControl(Protocol):
         """Ask the peer to use another node's ``address``; return when it has answered. Raise MoveError: it has not."""
 
     async def call_back(self, ike_id: int) -> None:
-        """Have the peer hear us, where another node may have used message IDs that are ours again."""
+        """Begin to send the peer a request that it ignores and answers (`mobikectl.node.calling`)."""
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         """Begin to rekey the CHILD_SAs with these inbound SPIs."""
@@ -116,6 +116,12 @@ class ChainKeeper(Protocol):
 
     def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
         """Return the message IDs of its next requests, ours and the peer's, as charon told last; None: it did not."""
+
+    def renumber(self, spis: IkeSpis, ours: int) -> None:
+        """Have our next request, or the one that waits for its answer, have this message ID.
+
+        Raise CharonUnreachableError.
+        """
 
     def remove(self, spis: IkeSpis) -> None:
         """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""

@@ -23,6 +23,7 @@ from mobikectl.errors import (
     TransferUnreachableError,
 )
 from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
+from mobikectl.node.calling import called_back
 from mobikectl.node.control import BusyError
 from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
@@ -448,8 +449,8 @@ class Handing:
     async def _thaw(self, work: _Work) -> Outcome:
         try:
             had = await self._control.thaw(work.order.spis)
-            if had and work.started and work.held is not None:
-                await self._control.call_back(work.held.ike_id)
+            if had and work.started and not await called_back(self._control, self._broker, work.order.spis):
+                log.info("the client of %s does not answer here again yet", work.order.name)
         except CharonError as error:
             return Event.UNCLEAR, str(error)
         if had and work.asked and work.held is not None:

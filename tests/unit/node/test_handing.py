@@ -170,6 +170,14 @@ async def test_a_client_that_answers_and_does_not_come_stays(world: World) -> No
     assert world.there.did[-1] == "remove"
 
 
+async def test_a_client_that_heard_the_target_and_is_not_heard_there_hears_the_source_again(world: World) -> None:
+    world.there.client_answers = False
+    world.here.expected = 5  # the target sent it a request with our message ID, 4
+    ended = await within(8, world.handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert world.here.did == ["freeze", "thaw", "call back", "renumber 5", "call back"]
+
+
 async def test_what_was_served_and_is_given_back_leaves_nothing_in_the_targets_model(world: World) -> None:
     world.there.client_answers = False
     await kept(world)

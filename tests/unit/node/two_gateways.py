@@ -84,6 +84,8 @@ class Gateway:
     takes_chains: bool = True
     busy_times: int = 0
     switch_fails: bool = False
+    expected: int = 0
+    """The client drops requests of lower message IDs: it had them from somebody else."""
     down: bool = False
     did: list[str] = field(default_factory=list)
     kernel: dict[int, ReplayState] = field(default_factory=dict)
@@ -178,6 +180,13 @@ class Gateway:
 
     async def call_back(self, ike_id: int) -> None:
         self._note("call back")
+        if self.sa is not None and self.sa.mid_initiator >= self.expected:
+            self.sa = replace(self.sa, mid_initiator=self.sa.mid_initiator + 1)
+
+    def renumber(self, spis: IkeSpis, ours: int) -> None:
+        self._note(f"renumber {ours}")
+        if self.sa is not None:
+            self.sa = replace(self.sa, mid_initiator=ours)
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         self.rekeyed += children

@@ -1,0 +1,72 @@
+"""Having a client hear this node again, after another node may have sent requests to it.
+
+A target that was told to start may have told the client its address with the message ID that is our next one. Whether
+the client took that is not known: it may have, and go on to send where its answers are lost. Then our next request has
+a message ID that it knows, and other content: that is no retransmission, and it is dropped without a word (RFC 7296
+section 2.3; strongSwan compares hashes). So our request is sent with that ID, and with the next one, until it answers.
+What answers has also learned where we are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from mobikectl.node.control import ChainKeeper, HeldSa, SaControl
+    from mobikectl.wire.ha_chain import IkeSpis
+
+_MOST: Final = 1 << 32
+"""Message IDs have 32 bits (RFC 7296 section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Seconds, and how often each message ID is tried."""
+
+    answer_s: float = 1.0
+    """The client answers: some round trips, or a retransmission."""
+    renumbered_s: float = 0.5
+    """charon has taken another message ID."""
+    look_s: float = 0.01
+    rounds: int = 3
+
+
+async def called_back(
+    control: SaControl, broker: ChainKeeper, spis: IkeSpis, *, times: CallTimes | None = None
+) -> bool:
+    """Given an IKE_SA that is served here, have its client hear us; return whether it answered.
+
+    Raise CharonError.
+    """
+    times = times or CallTimes()
+    held = await control.look(spis)
+    if held is None or not held.serving:
+        return False
+    first = held.mid_initiator
+    for number in (first, first + 1) * times.rounds:
+        if held.mid_initiator != number:
+            broker.renumber(spis, number)
+            held = await _until(control, spis, range(number, number + 1), times.renumbered_s, times.look_s)
+        if held is not None and held.mid_initiator == number:
+            await control.call_back(held.ike_id)
+            held = await _until(control, spis, range(number + 1, _MOST), times.answer_s, times.look_s)
+        if held is None or not held.serving:
+            return False
+        if held.mid_initiator > number:
+            return True
+    return False
+
+
+async def _until(
+    control: SaControl, spis: IkeSpis, wanted: range, within: float, every: float
+) -> HeldSa | None:
+    """Return the IKE_SA as soon as our next message ID is a wanted one, or as it is later; None: it is gone."""
+    deadline = time.monotonic() + within
+    while True:
+        held = await control.look(spis)
+        if held is None or held.mid_initiator in wanted or time.monotonic() > deadline:
+            return held
+        await asyncio.sleep(every)

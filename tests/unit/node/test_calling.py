@@ -1,0 +1,63 @@
+"""A client that may have heard another node hears this one again: with the message ID that it expects."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from mobikectl.node.calling import CallTimes, called_back
+
+from .two_gateways import HERE, SPIS, Gateway
+
+TIMES = CallTimes(answer_s=0.02, renumbered_s=0.02, look_s=0.001, rounds=3)
+
+
+@pytest.fixture
+def gateway() -> Gateway:
+    """It serves an IKE_SA whose next request has the message ID 4."""
+    gateway = Gateway(HERE)
+    gateway.serve()
+    return gateway
+
+
+async def call(gateway: Gateway) -> bool:
+    async with asyncio.timeout(5):
+        return await called_back(gateway, gateway, SPIS, times=TIMES)
+
+
+async def test_one_that_heard_nobody_else_answers_at_once(gateway: Gateway) -> None:
+    assert await call(gateway)
+    assert gateway.did == ["call back"]
+
+
+async def test_one_that_had_that_message_id_from_another_node_answers_to_the_next(gateway: Gateway) -> None:
+    gateway.expected = 5
+    assert await call(gateway)
+    assert gateway.did == ["call back", "renumber 5", "call back"]
+
+
+async def test_one_that_is_away_for_a_moment_is_asked_with_either() -> None:
+    class Away(Gateway):
+        """Its client hears nothing until it was called for the third time."""
+
+        async def call_back(self, ike_id: int) -> None:
+            self.expected = 5 if self.did.count("call back") > 1 else 1_000
+            await super().call_back(ike_id)
+
+    gateway = Away(HERE)
+    gateway.serve()
+    assert await call(gateway)
+    assert gateway.did[-4:] == ["renumber 4", "call back", "renumber 5", "call back"]
+
+
+async def test_one_that_never_answers_is_given_up_after_some_tries(gateway: Gateway) -> None:
+    gateway.expected = 1_000
+    assert not await call(gateway)
+    assert gateway.did.count("call back") == 6
+
+
+async def test_what_is_not_served_here_is_called_by_nobody(gateway: Gateway) -> None:
+    gateway.sa = None
+    assert not await call(gateway)
+    assert gateway.did == []
