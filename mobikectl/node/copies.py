@@ -71,8 +71,9 @@ class CopyTimes:
     """The CHILD_SAs of what was started are rekeyed so long after that, one after the other."""
 
 
-GUESSES: Final = ((0, 0), (1, 0), (0, 1), (1, 1))
-"""How far the message IDs may be ahead of those told: an exchange each way may have ended while its node died."""
+GUESSES: Final = ((0, 0), (1, 0), (-1, 0), (0, 1), (1, 1))
+"""How far the message IDs may be ahead of those told: an exchange each way may have ended while its node died, and a
+request of ours that was told of may never have come."""
 
 
 class CopyKeeper(Protocol):
@@ -454,7 +455,8 @@ class Copies:
         deadline = time.monotonic() + self._times.give_up_s
         tries = 0
         while True:
-            mids = told[0] + GUESSES[tries % 4][0], told[1] + GUESSES[tries % 4][1]
+            ours, theirs = GUESSES[tries % len(GUESSES)]
+            mids = max(told[0] + ours, 0), told[1] + theirs
             await self._activate(held, copy, mids)
             came = await self._heard(spis, mids, copy, deadline)
             if came is not None:

@@ -194,6 +194,7 @@ class Failover:
             away = is_dead(state, source)
             ready = {spis: copy for spis, copy in copies.items() if not (copy.waiting or copy.over)}
             wanted = {spis: copy for spis, copy in ready.items() if away or copy.lost}
+            again |= any(copy.waiting and (away or copy.lost) for copy in copies.values())
             if not wanted:
                 if self._claimed.pop(source, None):
                     await self._store.withdraw(self._node, source)

@@ -252,13 +252,18 @@ class Intake:
     def _told_of(self, spis: IkeSpis, source: str) -> None:
         """Its client may be here, and nothing was told of that: tell what is known, should charon have died."""
         taken = self._taken.pop(spis, None)
-        if taken is None or not source:
+        if taken is None:
             return
-        offer = taken.offer
         self._note(spis, f"{time.time():.0f}")
         self._note_passive(spis, None)
-        local = Host(offer.address, offer.local.port)
-        self._came(source, _of(offer, local, offer.remote, offer.children))
+        offer = taken.offer
+        self._say_that_it_came(
+            source, _of(offer, Host(offer.address, offer.local.port), offer.remote, offer.children)
+        )
+
+    def _say_that_it_came(self, source: str, served: Served) -> None:
+        if source and not self._broker.has_ended(served.spis):
+            self._came(source, served)
 
     def _note(self, spis: IkeSpis, value: str | None) -> None:
         if self._notes is not None:
@@ -380,8 +385,8 @@ class Intake:
 
     async def _served(self, held: HeldSa, taken: _Taken | None, start: Start, source: str) -> None:
         self._taken.pop(start.spis, None)
-        if taken is not None and source:
-            self._came(source, _of(taken.offer, held.local, held.remote, held.children))
+        if taken is not None:
+            self._say_that_it_came(source, _of(taken.offer, held.local, held.remote, held.children))
         try:
             self._note(start.spis, f"{time.time():.0f}")
             self._note_passive(start.spis, None)

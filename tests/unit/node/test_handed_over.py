@@ -236,6 +236,14 @@ async def test_no_copy_is_left_of_what_ended_at_the_target(world: World) -> None
         assert world.gw1.charon.sa is None
 
 
+async def test_no_copy_is_left_of_what_its_client_ends_as_it_comes(world: World) -> None:
+    world.steps[TargetStep.ANSWER] = world.gw2.charon.end
+    async with world.standing_by():
+        assert await move(world) is SourceState.HANDED_OVER
+        await until(lambda: not len(world.gw1.copies))
+    assert world.gw1.charon.sa is None
+
+
 async def test_no_copy_is_left_where_the_move_came_to_nothing(world: World) -> None:
     world.client.sends = 77  # it does not come
     async with world.standing_by():
@@ -298,6 +306,26 @@ async def test_a_target_whose_charon_is_away_says_that_its_client_came(world: Wo
     async with world.standing_by():
         assert await move(world, r=r) is SourceState.HANDED_OVER
         assert world.with_copy() == ["gw1"]
+
+
+async def test_a_client_that_did_not_get_the_targets_request_is_found_all_the_same(world: World) -> None:
+    """charon tells of a request when it sends it."""
+    world.fit = {"gw3"}
+    world.gw3.cut = True
+    world.gw2.seen = False
+
+    def dies() -> None:
+        world.gw2.charon.told = 5, 9
+        world.gw2.charon_dies()
+
+    world.client.takes = 4
+    world.steps[TargetStep.HEAR] = dies
+    world.gw2.charon.client = Client(takes=77)
+    async with world.standing_by():
+        assert await move(world, r=False) is SourceState.HANDED_OVER
+        await until(lambda: world.with_copy() == ["gw1"], world.with_copy)
+        assert await world.gw1.copies.start(SPIS) is None
+    assert world.client_goes_on("gw1")
 
 
 async def test_a_target_whose_charon_dies_before_anything_was_said_gives_it_back(world: World) -> None:
