@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.charon.ha_broker import open_broker
-from mobikectl.charon.ha_holder import open_holder, peer_uid
-from mobikectl.errors import CharonUnreachableError
+from mobikectl.charon.ha_holder import open_holder
 from mobikectl.netlink.esp import EspSequences
 from mobikectl.node.carry import Courses, HandoverCarrier
 from mobikectl.node.charon_control import CharonControl
+from mobikectl.node.charon_user import CharonUser
 from mobikectl.node.fence import Fence
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
@@ -27,7 +26,6 @@ from mobikectl.wire.transfer import Greeting
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-    from pathlib import Path
 
     from mobikectl.charon.ha_broker import HaBroker
     from mobikectl.cluster.node_settings import ClusterSettings, TransferSettings
@@ -80,9 +78,7 @@ async def carriage(
         holder = await asyncio.to_thread(open_holder)
         stack.callback(holder.close)
         # It is there before charon is, so that nobody else can be its peer.
-        broker = await stack.enter_async_context(
-            open_broker(holder, charon_uid=lambda: _user_of(beside.session.path))
-        )
+        broker = await stack.enter_async_context(open_broker(holder, charon_uid=CharonUser(beside.session)))
         sequences = await stack.enter_async_context(EspSequences()) if beside.kernel is not None else None
         control = CharonControl(beside.plugin, beside.session)
         tls = Tls(transfer)
@@ -189,16 +185,3 @@ async def _tidy(broker: HaBroker, intake: Intake, copies: Copies, beside: Beside
             broker.keep_only(broker.current() - gone)
             log.info("the HA broker forgot %d IKE_SAs that charon does not have any more", len(gone))
         before = absent
-
-
-def _user_of(path: Path) -> int:
-    """Given charon's VICI socket, return the user that charon runs as."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
-        sock.settimeout(5.0)
-        try:
-            sock.connect(str(path))
-            return peer_uid(sock)
-        except OSError as error:
-            raise CharonUnreachableError(
-                f"{path}: {error.strerror or error}", hint="is charon running, with the vici plugin?"
-            ) from error
