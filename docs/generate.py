@@ -312,7 +312,7 @@ def _metrics() -> str:
         head
         + _table(["name", "kind", "labels", "what it says"], rows)
         + "\n## Buckets\n\n"
-        + _table(["histogram", "upper bounds in seconds"], buckets)
+        + _table(["histogram", "upper bounds, in what the name ends with"], buckets)
     )
 
 

@@ -16,7 +16,7 @@ from mobikectl.cli.charon import charon_session
 from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_listens
 from mobikectl.cli.output import coloured, json_option, print_json, print_table
 from mobikectl.doctor import Finding, Level, daemon, host
-from mobikectl.errors import CharonError, ConfigError, NetlinkError, PrivilegeError
+from mobikectl.errors import CharonError, ConfigError, NetlinkError, PrivilegeError, SidecarError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,10 +63,26 @@ async def _charon(settings: Settings) -> tuple[Daemon | None, list[Finding]]:
     found = [*daemon.version(known), *daemon.plugins(known), *_settings(settings, known, file)]
     cluster = settings.config.cluster
     if cluster is not None and cluster.transfer is not None:
+        from mobikectl.charon.ha_port_holder import holder
         from mobikectl.doctor import transfer
 
-        found += transfer.carrying(known.stats.plugins)
+        port = transfer.ha_port(holder())
+        found += transfer.carrying(known.stats.plugins, port=port, says=await _carries_not(settings))
     return known, found
+
+
+async def _carries_not(settings: Settings) -> str:
+    """Return why the sidecar that runs carries no IKE_SAs over; nothing where it does, or none runs."""
+    from mobikectl.control import ControlClient
+
+    if not sidecar_listens(settings):
+        return ""
+    try:
+        async with ControlClient(settings.control) as sidecar:
+            cluster = (await sidecar.state()).get("cluster") or {}
+    except SidecarError:
+        return ""  # of another version, or busy: what can be seen from outside was said
+    return str(cluster.get("carries_not", ""))
 
 
 def _settings(settings: Settings, known: Daemon, file: Path) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from mobikectl.charon.ha_port_holder import HA_PORT
 from mobikectl.doctor.findings import Finding, Level
 from mobikectl.errors import ConfigError
 from mobikectl.transfer import certificates
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from datetime import datetime
 
+    from mobikectl.charon.ha_port_holder import Holder
     from mobikectl.cluster.node_settings import TransferSettings
 
 SOON = timedelta(days=30)
 SUBJECT = "node certificate"
+OVER = "carrying over"
+COMMAND_MAX = 80
+"""Characters of a command line that are shown."""
 
 
 CARRYING = {
@@ -27,14 +32,35 @@ CARRYING = {
 """charon's plugins without which no IKE_SA is carried over -> what to do."""
 
 
-def carrying(plugins: Collection[str]) -> Iterator[Finding]:
-    """Given charon's plugins, yield whether IKE_SAs can be carried over to and from this node."""
+def carrying(plugins: Collection[str], *, port: Finding | None = None, says: str = "") -> Iterator[Finding]:
+    """Given what is known of carrying IKE_SAs over to and from this node, yield whether it can be done.
+
+    ``plugins``: charon's. ``port``: what is wrong with the HA port. ``says``: why the sidecar that runs carries nothing
+    over. One cause is told once.
+    """
     missing = [name for name in CARRYING if name not in plugins]
     for name in missing:
         text = f"charon has no {name} plugin: no IKE_SA is carried over, clients are redirected"
-        yield Finding(Level.PROBLEM, "carrying over", text, CARRYING[name])
-    if not missing:
-        yield Finding(Level.GOOD, "carrying over", "charon has the ha and the rmobike plugin")
+        yield Finding(Level.PROBLEM, OVER, text, CARRYING[name])
+    if port is not None:
+        yield port
+    if missing or port is not None:
+        return
+    if says:
+        mend = "mend that; where `doctor` says it still, restart the sidecar"
+        yield Finding(Level.PROBLEM, OVER, f"the sidecar carries nothing over: {says}", mend)
+    else:
+        yield Finding(Level.GOOD, OVER, "charon has the ha and the rmobike plugin")
+
+
+def ha_port(found: Holder | None) -> Finding | None:
+    """Given who has the HA port, return a finding when that is neither a sidecar nor what keeps it for one."""
+    if found is None or found.ours:
+        return None
+    who = ", ".join(f"{command[:COMMAND_MAX] or 'process'} ({pid})" for pid, command in found.processes)
+    text = f"another process has {HA_PORT}" + (f": {who}" if who else "")
+    mend = "stop charon, which would send it keys; end that process, start the sidecar, then charon"
+    return Finding(Level.PROBLEM, OVER, f"{text}. Nothing is carried over", mend)
 
 
 def transfer(settings: TransferSettings, node: str, now: datetime) -> Iterator[Finding]:
