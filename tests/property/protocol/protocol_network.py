@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 from dataclasses import dataclass, field, replace
-from ipaddress import ip_address
+from ipaddress import IPv4Address
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 RUNS = int(os.environ.get("MOBIKECTL_PROTOCOL_RUNS", "500"))
 """Runs per scenario; set the environment variable for a longer search."""
 
-I1, I2, I3 = (ip_address(f"198.18.0.{n}") for n in (1, 2, 3))
-R1, R2, R3 = (ip_address(f"198.18.1.{n}") for n in (1, 2, 3))
-NAT_OUTSIDE = ip_address("198.18.2.1")
-VICTIM = ip_address("198.18.9.9")
+I1, I2, I3 = (IPv4Address(f"198.18.0.{n}") for n in (1, 2, 3))
+R1, R2, R3 = (IPv4Address(f"198.18.1.{n}") for n in (1, 2, 3))
+NAT_OUTSIDE = IPv4Address("198.18.2.1")
+VICTIM = IPv4Address("198.18.9.9")
 MOST_STEPS = 30_000
 
 

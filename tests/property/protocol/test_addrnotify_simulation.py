@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ class World:
         mover = self.rng.choice(["i", "r"])
         for _ in range(self.rng.randint(1, 6)):
             deed = self.rng.choice([self.change, self.change, self.away, self.doubt])
-            self.net.at(self.rng.uniform(1.0, QUIET_AT - 30.0), lambda deed=deed: deed(mover))
+            self.net.at(self.rng.uniform(1.0, QUIET_AT - 30.0), partial(deed, mover))
         self.net.at(QUIET_AT, lambda: self.doubt("i"))
         self.net.at(QUIET_AT, lambda: self.doubt("r"))
         self.net.run(END_AT)

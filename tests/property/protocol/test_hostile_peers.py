@@ -26,6 +26,7 @@ PAIR = Pair(Endpoint(I1, 500), Endpoint(R1, 500))
 
 def payload(rng: Random) -> Any:
     ip = rng.choice(ADDRESSES)
+    identities: list[redirect.GatewayIdentity] = [ip, redirect.Fqdn("gw.example.org")]
     operation = rng.choice(list(dupont.PeerAddressOperation))
     return rng.choice(
         [
@@ -40,7 +41,7 @@ def payload(rng: Random) -> Any:
             mobike.UnacceptableAddresses(),
             mobike.UnexpectedNatDetected(),
             rmobike.SwitchToIpAddress(ip),
-            redirect.Redirect(rng.choice([ip, redirect.Fqdn("gw.example.org")])),
+            redirect.Redirect(rng.choice(identities)),
             redirect.RedirectedFrom(ip),
             redirect.RedirectSupported(),
             kivinen.Ipv4AddressChange(ip),

@@ -139,7 +139,8 @@ class World:
             self.victim_since = None
             return
         if self.routability is ReturnRoutability.BEFORE:
-            known = self.first is not None and target.remote == self.first.remote
+            assert self.first is not None
+            known = target.remote == self.first.remote
             assert known or target.remote in self.asked_of, f"traffic to {target.remote}, never verified"
             mine = self.initiator.sa_pair
             if mine is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,6 +13,11 @@ from mobikectl.protocol.redirect_gateway import State as GatewayState
 from mobikectl.wire.redirect import Redirect
 
 from .protocol_network import I1, R1, R2, R3, RUNS, VICTIM, Network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mobikectl.model import IpAddress
 
 END_AT = 500.0
 
@@ -38,6 +43,10 @@ class Front:
         return min((d for m in self.machines.values() if (d := m.next_deadline()) is not None), default=None)
 
 
+def _always(there: IpAddress | None) -> Callable[[Endpoint, IpAddress | None], IpAddress | None]:
+    return lambda client, origin: there
+
+
 class World:
     """A client, three gateways that send it around, and an attacker who forges redirects without the nonce."""
 
@@ -54,7 +63,7 @@ class World:
             there = target[ip] if self.loop or (n < 2 and rng.random() < 0.4) else None
             policy = GatewayPolicy(
                 edition=self.edition,
-                choose=lambda client, origin, there=there: there,
+                choose=_always(there),
                 retransmission=quick,
                 grace_s=90.0,
             )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Protocol
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mobikectl.protocol.exchange import Endpoint, Exchange, Message, Pair, Payload
 from mobikectl.protocol.mobike import MobikePolicy
@@ -16,10 +16,17 @@ if TYPE_CHECKING:
 
     from mobikectl.protocol.machine import Event
 
-I1, I2, I3 = (ip_address(f"198.18.0.{n}") for n in (1, 2, 3))
-R1, R2, R3 = (ip_address(f"198.18.1.{n}") for n in (1, 2, 3))
-VICTIM = ip_address("198.18.9.9")
-I6, R6 = ip_address("2001:db8::1"), ip_address("2001:db8:1::1")
+T = TypeVar("T")
+
+I1, I2, I3 = (IPv4Address(f"198.18.0.{n}") for n in (1, 2, 3))
+R1, R2, R3 = (IPv4Address(f"198.18.1.{n}") for n in (1, 2, 3))
+VICTIM = IPv4Address("198.18.9.9")
+I6, R6 = IPv6Address("2001:db8::1"), IPv6Address("2001:db8:1::1")
+
+
+def current(value: T) -> T:
+    """Return what is given. What is asserted of it is not taken to hold after the machine went on."""
+    return value
 
 
 class Peer(Protocol):

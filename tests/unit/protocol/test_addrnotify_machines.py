@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -33,6 +35,7 @@ from .protocol_helpers import (
     R6,
     VICTIM,
     answer,
+    current,
     events,
     from_source,
     pair,
@@ -41,25 +44,30 @@ from .protocol_helpers import (
     told,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mobikectl.model import IpAddress
+
 FAST = Retransmission(1.0, 2.0, 4.0)
 LIVE = ("SETTLED", "CHECKING", "SEARCHING", "AWAY")
 
 
-def peer(**changes: object) -> AddressNotifyPeer:
-    policy = NotifyPolicy(**{"retransmission": FAST, "tries_per_address": 2, **changes})
+def peer(**changes: Any) -> AddressNotifyPeer:
+    policy = replace(NotifyPolicy(retransmission=FAST, tries_per_address=2), **changes)
     return AddressNotifyPeer([I1, I2], [R1, R2], policy)
 
 
-def both(**changes: object) -> tuple[AddressNotifyPeer, AddressNotifyPeer]:
-    policy = NotifyPolicy(**{"retransmission": FAST, "tries_per_address": 2, **changes})
+def both(**changes: Any) -> tuple[AddressNotifyPeer, AddressNotifyPeer]:
+    policy = replace(NotifyPolicy(retransmission=FAST, tries_per_address=2), **changes)
     return AddressNotifyPeer([I1, I2], [R1, R2], policy), AddressNotifyPeer([R1, R2], [I1, I2], policy)
 
 
-def notification(machine: AddressNotifyPeer, number: int, *addresses: object) -> Message:
+def notification(machine: AddressNotifyPeer, number: int, *addresses: IpAddress) -> Message:
     return request_to(machine, number, *(change(ip) for ip in addresses), over=pair(I1, R1))
 
 
-def in_state(name: str, **changes: object) -> AddressNotifyPeer:
+def in_state(name: str, **changes: Any) -> AddressNotifyPeer:
     """A peer in the named state; message ID 0 of the other side is used except in SETTLED."""
     machine = peer(**changes)
     match name:
@@ -101,7 +109,7 @@ def test_a_new_preferred_address_is_used_at_once_while_it_is_checked() -> None:
     for name in LIVE:
         machine = in_state(name)
         machine.receive(notification(machine, base(name), R3, R1), 0.0)
-        assert machine.state is State.CHECKING
+        assert current(machine.state) is State.CHECKING
         assert machine.pair == pair(I1, R3)
         assert machine.may_send_esp()
         probe = next(m for m in machine.send(0.0) if not m.response)
@@ -127,7 +135,7 @@ def test_after_a_failed_check_the_traffic_moves_only_when_the_address_replies() 
         machine._checked[R3] = False
         before = machine.pair
         machine.receive(notification(machine, base(name), R3, R1), 0.0)
-        assert machine.state is State.SEARCHING
+        assert current(machine.state) is State.SEARCHING
         assert machine.pair == before
         probe = next(m for m in machine.send(0.0) if not m.response)
         assert probe.destination.ip == R3
@@ -153,7 +161,7 @@ def test_the_preferred_address_in_use_needs_nothing() -> None:
 def test_an_indirect_indication_only_checks_the_address_in_use() -> None:
     machine = in_state("SETTLED")
     machine.seen(R1, 0.0)
-    assert machine.state is State.SETTLED
+    assert current(machine.state) is State.SETTLED
     machine.seen(VICTIM, 0.0)
     assert machine.state is State.SEARCHING
     assert machine.send(0.0)[0].destination.ip == R1
@@ -217,7 +225,7 @@ def test_a_request_that_stays_unanswered_starts_the_search() -> None:
     machine = in_state("SETTLED")
     machine.notify([I1], 0.0)
     sent = [machine.send(now)[0] for now in (0.0, 1.0, 3.0)]
-    assert machine.state is State.SEARCHING
+    assert current(machine.state) is State.SEARCHING
     assert [m.destination.ip for m in sent] == [R1, R1, R1]
     machine.receive(answer(sent[0]), 3.0)
     assert machine.state is State.SETTLED
@@ -229,10 +237,10 @@ def test_a_request_that_stays_unanswered_starts_the_search() -> None:
 def test_all_addresses_are_announced_in_order_in_one_message() -> None:
     one, other = both()
     one.notify([I2, I6, I1], 0.0)
-    assert one.announcing is Announcing.WANTED
+    assert current(one.announcing) is Announcing.WANTED
     message = one.send(0.0)[0]
-    assert one.announcing is Announcing.SENT
-    assert [p.address for p in message.payloads] == [I2, I6, I1]
+    assert current(one.announcing) is Announcing.SENT
+    assert message.payloads == (change(I2), change(I6), change(I1))
     other.receive(message, 0.0)
     pump(one, other)
     assert one.announcing is Announcing.QUIET
@@ -303,13 +311,13 @@ def test_an_outdated_acknowledgement_does_not_count() -> None:
         machine.notify([I2], 0.0)
         old = machine.send(0.0)[0]
         machine.notify([I3], 0.0)
-        assert machine.announcing is Announcing.WANTED
+        assert current(machine.announcing) is Announcing.WANTED
         machine.send(0.0)
-        assert machine.announcing is state
+        assert current(machine.announcing) is state
         machine.receive(answer(old), 0.0)
-        assert machine.announcing is state
+        assert current(machine.announcing) is state
         newest = machine.send(30.0)[-1]
-        assert [p.address for p in newest.payloads] == [I3]
+        assert newest.payloads == (change(I3),)
         machine.receive(answer(newest), 30.0)
         assert machine.announcing is Announcing.QUIET
 
@@ -335,9 +343,9 @@ def test_with_a_larger_window_an_outdated_acknowledgement_may_come_last() -> Non
 def test_a_disconnect_that_is_allowed_keeps_the_ike_sa_until_the_peer_is_back() -> None:
     one, other = both()
     one.disconnect(60, 0.0)
-    assert one.announcing is Announcing.LEAVING
+    assert current(one.announcing) is Announcing.LEAVING
     pump(one, other)
-    assert one.announcing is Announcing.ABSENT
+    assert current(one.announcing) is Announcing.ABSENT
     assert told(one, DisconnectAllowed)
     assert other.state is State.AWAY
     assert told(other, PeerAway) == [PeerAway(60)]
@@ -381,17 +389,17 @@ def test_a_disconnect_and_its_change_of_mind_in_every_announcing_state() -> None
     machine = peer()
     machine.notify([I2], 0.0)
     machine.notify([I1], 0.0)
-    assert machine.announcing is Announcing.WANTED
+    assert current(machine.announcing) is Announcing.WANTED
     machine.disconnect(5, 0.0)
-    assert machine.announcing is Announcing.LEAVING
+    assert current(machine.announcing) is Announcing.LEAVING
     with pytest.raises(LocalTransitionError):
         machine.disconnect(5, 0.0)
     machine.notify([I1], 0.0)
-    assert machine.announcing is Announcing.WANTED
+    assert current(machine.announcing) is Announcing.WANTED
     machine.disconnect(5, 0.0)
-    assert machine.announcing is Announcing.LEAVING
+    assert current(machine.announcing) is Announcing.LEAVING
     machine.send(0.0)
-    assert machine.announcing is Announcing.LEFT
+    assert current(machine.announcing) is Announcing.LEFT
     machine.notify([I1], 0.0)
     assert machine.announcing is Announcing.WANTED
     sent = peer()
@@ -425,7 +433,12 @@ def test_delete_and_close_end_it_in_every_state() -> None:
         closing = in_state(name)
         closing.close(0.0)
         assert closing.state is State.CLOSED
-    for call in (lambda m: m.close(0.0), lambda m: m.notify([I1], 0.0), lambda m: m.disconnect(1, 0.0)):
+    calls: list[Callable[[AddressNotifyPeer], None]] = [
+        lambda m: m.close(0.0),
+        lambda m: m.notify([I1], 0.0),
+        lambda m: m.disconnect(1, 0.0),
+    ]
+    for call in calls:
         with pytest.raises(LocalProtocolError):
             call(in_state("CLOSED"))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from mobikectl.protocol.exchange import Delete, Exchange, Message, Retransmission
@@ -48,6 +50,7 @@ from .protocol_helpers import (
     R6,
     VICTIM,
     answer,
+    current,
     established,
     events,
     from_source,
@@ -59,11 +62,14 @@ from .protocol_helpers import (
     without,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 NEW = pair(I2, R1)
 MOBILE = ("STABLE", "PENDING", "UPDATING", "REFUSED")
 
 
-def in_state(name: str, **changes: object) -> MobikeInitiator:
+def in_state(name: str, **changes: Any) -> MobikeInitiator:
     """An initiator in the named state."""
     if name in {"IDLE", "CONNECTING", "AUTHENTICATING"}:
         machine = MobikeInitiator([I1, I2], policy(**changes))
@@ -100,7 +106,7 @@ def update_request(machine: MobikeInitiator, now: float = 0.0) -> Message:
 def test_connecting_tries_the_pairs_in_turn_and_keeps_the_one_that_answers() -> None:
     machine, responder = MobikeInitiator([I1, I2], policy()), MobikeResponder([R1], policy())
     machine.connect([pair(I1, R1, 500), pair(I2, R1, 500)], 0.0)
-    assert machine.state is State.CONNECTING
+    assert current(machine.state) is State.CONNECTING
     first, second = machine.send(0.0)[0], machine.send(5.0)[0]
     assert (first.source.ip, second.source.ip) == (I1, I2)
     responder.receive(second, 5.0)
@@ -212,9 +218,9 @@ def test_a_request_that_overtakes_the_ike_auth_response_is_not_answered_yet() ->
 def test_an_update_goes_over_the_new_pair_and_settles() -> None:
     machine, responder = established()
     machine.update(NEW, 0.0)
-    assert machine.state is State.PENDING
+    assert current(machine.state) is State.PENDING
     request = machine.send(0.0)[0]
-    assert machine.state is State.UPDATING
+    assert current(machine.state) is State.UPDATING
     assert (request.source.ip, request.destination.ip) == (I2, R1)
     assert request.has(NatDetectionSourceIp)
     assert request.has(NatDetectionDestinationIp)
@@ -240,10 +246,10 @@ def test_a_change_while_waiting_starts_again_and_the_old_response_changes_nothin
     old = machine.send(3.0)[0]
     third = pair(I1, R2)
     machine.update(third, 3.0)
-    assert machine.state is State.PENDING
+    assert current(machine.state) is State.PENDING
     assert machine.send(3.0)[0].destination.ip == R2, "the old request continues over the new pair"
     machine.receive(answer(old, *old.all(Cookie2)), 3.0)
-    assert machine.state is State.PENDING
+    assert current(machine.state) is State.PENDING
     assert not told(machine, UpdateRefused)
     request = update_request(machine, 3.0)
     assert request.message_id == old.message_id + 1
@@ -339,7 +345,7 @@ def test_keeping_after_a_superseded_update_tells_the_responder_which_pair_is_kep
     machine.receive(answer(old, *old.all(Cookie2)), 3.0)
     request = update_request(machine, 3.0)
     machine.receive(answer(request, UnacceptableAddresses()), 3.0)
-    assert machine.state is State.REFUSED
+    assert current(machine.state) is State.REFUSED
     machine.keep(3.0)
     assert machine.state is State.PENDING
     assert update_request(machine, 3.0).arrival == pair(R1, I1)
@@ -437,7 +443,7 @@ def test_an_update_without_no_nats_allowed_is_the_peers_fault() -> None:
 # --- NAT mappings (section 3.8)
 
 
-def behind_nat(port: int) -> object:
+def behind_nat(port: int) -> Callable[[Message], Message]:
     def change(message: Message) -> Message:
         inside = message.source.ip == I1
         if inside:
@@ -465,12 +471,12 @@ def test_a_changed_nat_mapping_is_seen_in_a_liveness_check_and_starts_an_update(
     machine.check_liveness(1.0)
     carried = pump(machine, responder, 1.0, change=behind_nat(10_000))
     assert not any(m.has(UpdateSaAddresses) for m in carried), "nothing changed"
-    assert machine.state is State.STABLE
+    assert current(machine.state) is State.STABLE
     machine.check_liveness(2.0)
     liveness = machine.send(2.0)[0]
     responder.receive(from_source(liveness, I2, 20_000), 2.0)
     machine.receive(responder.send(2.0)[0], 2.0)
-    assert machine.state is State.PENDING
+    assert current(machine.state) is State.PENDING
     pump(machine, responder, 2.0, change=behind_nat(20_000))
     assert machine.state is State.STABLE
     assert responder.sa_pair is not None
@@ -599,7 +605,7 @@ def test_messages_of_other_ike_sas_late_and_repeated_ones_are_harmless() -> None
         response.exchange, response.message_id, True, response.source, response.destination, (), 77, 78
     )
     machine.receive(stranger, 0.0)
-    assert machine.state is State.UPDATING
+    assert current(machine.state) is State.UPDATING
     machine.receive(response, 0.0)
     machine.receive(response, 0.0)
     assert machine.state is State.STABLE
@@ -623,6 +629,6 @@ def test_nothing_of_a_response_to_another_exchange_is_believed() -> None:
         ),
         3.0,
     )
-    assert machine.state is State.UPDATING
+    assert current(machine.state) is State.UPDATING
     machine.receive(without(answer(request, *request.all(Cookie2)), type(None)), 3.0)
     assert machine.state is State.STABLE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mobikectl.protocol.exchange import Delete, Endpoint, Message, Pair, Retransmission
@@ -44,6 +46,7 @@ from .protocol_helpers import (
     R3,
     VICTIM,
     answer,
+    current,
     established,
     from_source,
     pair,
@@ -59,7 +62,7 @@ FIRST = 2
 FROM_I2 = pair(R1, I2)
 
 
-def in_state(name: str, **changes: object) -> MobikeResponder:
+def in_state(name: str, **changes: Any) -> MobikeResponder:
     """A responder in the named state; CHECKING has sent its check to I2."""
     if name in {"LISTENING", "NEGOTIATING"}:
         machine = MobikeResponder([R1, R2], policy(**changes))
@@ -172,7 +175,7 @@ def test_half_open_ike_sas_are_bounded() -> None:
 def test_an_update_is_answered_at_once_and_ipsec_waits_for_the_check() -> None:
     machine = in_state("STABLE")
     machine.receive(update(machine, 0, Cookie2(b"12345678")), 0.0)
-    assert machine.state is State.CHECKING
+    assert current(machine.state) is State.CHECKING
     assert machine.pair == FROM_I2
     assert machine.sa_pair == pair(R1, I1)
     reply, check = machine.send(0.0)
@@ -220,11 +223,11 @@ def test_a_newer_update_restarts_the_check_and_the_old_answer_proves_nothing() -
     machine = in_state("CHECKING")
     third = pair(R1, VICTIM)
     machine.receive(update(machine, 1, over=third), 1.0)
-    assert machine.state is State.CHECKING
+    assert current(machine.state) is State.CHECKING
     old = check_of(machine, 1.0)
     assert old.destination == third.remote, "the outstanding request continues over the new pair"
     machine.receive(answer(old, *old.all(Cookie2)), 1.0)
-    assert machine.state is State.CHECKING
+    assert current(machine.state) is State.CHECKING
     assert machine.sa_pair == pair(R1, I1)
     new = check_of(machine, 1.0)
     assert new.message_id > old.message_id
@@ -373,7 +376,7 @@ def test_the_address_can_be_verified_again_all_the_time() -> None:
     assert machine.next_deadline() == 30.0
     assert machine.send(29.0) == []
     check = check_of(machine, 30.0)
-    assert machine.state is State.CHECKING
+    assert current(machine.state) is State.CHECKING
     machine.receive(answer(check, *check.all(Cookie2)), 31.0)
     assert machine.state is State.STABLE
     assert machine.next_deadline() == 61.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from mobikectl.protocol.exchange import Exchange, Message, Retransmission
@@ -23,13 +25,32 @@ from mobikectl.protocol.rmobike import (
 from mobikectl.wire.mobike import Cookie2, MobikeSupported, UnacceptableAddresses, UpdateSaAddresses
 from mobikectl.wire.rmobike import SwitchToIpAddress
 
-from .protocol_helpers import I1, I2, I6, R1, R2, R3, R6, answer, events, pair, policy, pump, request_to, told
+from .protocol_helpers import (
+    I1,
+    I2,
+    I6,
+    R1,
+    R2,
+    R3,
+    R6,
+    answer,
+    current,
+    events,
+    pair,
+    policy,
+    pump,
+    request_to,
+    told,
+)
+
+if TYPE_CHECKING:
+    from mobikectl.model import IpAddress
 
 FAST = Retransmission(1.0, 1.0, 1.0, suspect_after=2)
 
 
-def both(**changes: object) -> tuple[RMobikeInitiator, RMobikeResponder]:
-    keep = {k: changes.pop(k) for k in ("willing", "acceptable_switch") if k in changes}
+def both(**changes: Any) -> tuple[RMobikeInitiator, RMobikeResponder]:
+    keep: dict[str, Any] = {k: changes.pop(k) for k in ("willing", "acceptable_switch") if k in changes}
     own = changes.pop("own_r", [R1, R2])
     initiator = RMobikeInitiator([I1, I2], policy(**changes), **keep)
     responder = RMobikeResponder(own, policy(**changes))
@@ -39,7 +60,7 @@ def both(**changes: object) -> tuple[RMobikeInitiator, RMobikeResponder]:
     return initiator, responder
 
 
-def wish(initiator: RMobikeInitiator, number: int, ip: object = R2) -> Message:
+def wish(initiator: RMobikeInitiator, number: int, ip: IpAddress = R2) -> Message:
     return request_to(initiator, number, SwitchToIpAddress(ip), over=pair(I1, R1))
 
 
@@ -84,7 +105,7 @@ def test_a_responder_without_the_extension_ignores_the_octet() -> None:
 def test_a_switch_moves_the_address_and_keeps_the_port() -> None:
     initiator, responder = both()
     responder.switch(R2, 0.0)
-    assert responder.asking is Asking.WANTED
+    assert current(responder.asking) is Asking.WANTED
     carried = pump(responder, initiator)
     assert [m.response for m in carried[:2]] == [False, True]
     assert carried[1].payloads == ()
@@ -102,12 +123,12 @@ def test_the_responder_changes_nothing_until_the_update_arrives() -> None:
     initiator, responder = both()
     responder.switch(R2, 0.0)
     request = responder.send(0.0)[0]
-    assert responder.asking is Asking.ASKED
+    assert current(responder.asking) is Asking.ASKED
     assert (responder.pair, responder.sa_pair) == (pair(R1, I1), pair(R1, I1))
     initiator.receive(request, 0.0)
     reply, update = initiator.send(0.0)
     responder.receive(reply, 0.0)
-    assert responder.asking is Asking.AWAITING
+    assert current(responder.asking) is Asking.AWAITING
     assert (responder.pair, responder.sa_pair) == (pair(R1, I1), pair(R1, I1))
     responder.receive(update, 0.0)
     assert responder.pair == pair(R2, I1)
@@ -136,12 +157,12 @@ def test_an_update_elsewhere_after_the_acknowledgement_is_a_refusal_and_before_i
     responder.switch(R2, 0.0)
     initiator.update(pair(I2, R1), 0.0)
     responder.receive(update_of(initiator), 0.0)
-    assert responder.asking is Asking.WANTED
+    assert current(responder.asking) is Asking.WANTED
     responder.send(0.0)
-    assert responder.asking is Asking.ASKED
+    assert current(responder.asking) is Asking.ASKED
     initiator.update(pair(I1, R1), 0.0)
     responder.receive(update_of(initiator), 0.0)
-    assert responder.asking is Asking.ASKED
+    assert current(responder.asking) is Asking.ASKED
     for message in responder.send(9.0):
         responder.receive(answer(message, *message.all(Cookie2)), 9.0)
     assert responder.asking is Asking.AWAITING
@@ -152,7 +173,7 @@ def test_an_update_elsewhere_after_the_acknowledgement_is_a_refusal_and_before_i
     assert told(responder, SwitchFailed) == [SwitchFailed(R2)]
 
 
-def awaiting() -> tuple[MobikeInitiator, RMobikeResponder]:
+def awaiting() -> tuple[RMobikeInitiator, RMobikeResponder]:
     initiator, responder = both()
     responder.switch(R2, 0.0)
     responder.receive(answer(responder.send(0.0)[0]), 0.0)
@@ -164,7 +185,7 @@ def test_an_acknowledgement_without_an_update_fails_after_a_while() -> None:
     _, responder = awaiting()
     assert responder.next_deadline() == 30.0
     responder.send(29.0)
-    assert responder.asking is Asking.AWAITING
+    assert current(responder.asking) is Asking.AWAITING
     responder.send(30.0)
     assert responder.asking is Asking.READY
     assert told(responder, SwitchFailed) == [SwitchFailed(R2)]
@@ -201,9 +222,9 @@ def test_an_inappropriate_address_is_refused_and_the_current_one_checked() -> No
 def test_the_liveness_check_after_a_refusal_is_waited_for() -> None:
     initiator, _ = both()
     initiator.receive(wish(initiator, 0, R3), 0.0)
-    assert initiator.following is Following.REFUSED
+    assert current(initiator.following) is Following.REFUSED
     initiator.receive(wish(initiator, 1, R3), 0.0)
-    assert initiator.following is Following.REFUSED
+    assert current(initiator.following) is Following.REFUSED
     check = next(m for m in initiator.send(0.0) if m.has(Cookie2))
     initiator.receive(answer(check, *check.all(Cookie2)), 0.0)
     assert initiator.following is Following.READY
@@ -221,7 +242,7 @@ def test_an_address_of_a_family_without_an_own_address_is_inappropriate() -> Non
     initiator, _ = both(own_r=[R1, R6])
     assert R6 in initiator.peer_addresses
     initiator.receive(wish(initiator, 0, R6), 0.0)
-    assert initiator.following is Following.REFUSED
+    assert current(initiator.following) is Following.REFUSED
     initiator.own = (I1, I6)
     initiator.receive(wish(initiator, 1, R6), 0.0)
     assert initiator.following is Following.MOVING
@@ -231,10 +252,10 @@ def test_an_address_of_a_family_without_an_own_address_is_inappropriate() -> Non
 def test_a_wished_address_that_is_dead_does_not_end_the_ike_sa() -> None:
     initiator, responder = both(retransmission=FAST)
     initiator.receive(wish(initiator, 0), 0.0)
-    assert initiator.following is Following.MOVING
+    assert current(initiator.following) is Following.MOVING
     for now in (0.0, 1.0, 2.0):
         assert all(m.destination.ip == R2 for m in initiator.send(now) if not m.response) or now == 2.0
-    assert initiator.following is Following.RETURNING
+    assert current(initiator.following) is Following.RETURNING
     assert told(initiator, SwitchDeclined) == [SwitchDeclined(R2, appropriate=True)]
     pump(initiator, responder, 3.0)
     assert initiator.following is Following.READY
@@ -255,7 +276,7 @@ def test_a_wish_during_a_switch_replaces_or_leaves_it() -> None:
     for now in (0.0, 1.0, 2.0):
         initiator.send(now)
     initiator.receive(wish(initiator, 1, R3), 2.0)
-    assert initiator.following is Following.RETURNING
+    assert current(initiator.following) is Following.RETURNING
     initiator.receive(wish(initiator, 2, R2), 2.0)
     assert initiator.following is Following.MOVING
     refused, _ = both()
