@@ -15,6 +15,7 @@ import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -51,6 +52,8 @@ T = TypeVar("T")
 
 APPLICATION_ID = 0x6D6F6263
 """`PRAGMA application_id` of our files: 'mobc'."""
+LEAST_PAUSE_S = 0.002
+"""Between two looks of a watch."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -73,6 +76,8 @@ class SqliteBackend:
         self._settings = settings
         self._calls = _Worker(settings, "store")
         self._watches = _Worker(settings, "store-watch")
+        self._stirred = asyncio.Event()
+        """Set when this process wrote something, and replaced."""
 
     async def read(self, prefix: str, *, last: int | None = None) -> Snapshot:
         """See `Backend.read`."""
@@ -82,7 +87,9 @@ class SqliteBackend:
     async def commit(self, conditions: Sequence[Condition], writes: Sequence[Write]) -> int:
         """See `Backend.commit`."""
         check_writes(conditions, writes)
-        return await self._calls.run(lambda file: file.commit(conditions, writes))
+        revision = await self._calls.run(lambda file: file.commit(conditions, writes))
+        self._stir()
+        return revision
 
     async def grant(self, ttl_s: int) -> Lease:
         """See `Backend.grant`."""
@@ -97,6 +104,12 @@ class SqliteBackend:
     async def revoke(self, lease: int) -> None:
         """See `Backend.revoke`."""
         await self._calls.run(lambda file: file.revoke(lease))
+        self._stir()
+
+    def _stir(self) -> None:
+        """Have the watches of this process look at once: they need not poll for what we know."""
+        self._stirred.set()
+        self._stirred = asyncio.Event()
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Change | Gap, None]:
         """See `Backend.watch`."""
@@ -104,15 +117,20 @@ class SqliteBackend:
         position = after
         idle = Backoff(self._settings.poll_min_s, self._settings.poll_max_s)
         while not self._watches.closed:
-            since = position
+            since, stirred = position, self._stirred
+            ends_at = inf
             try:
-                position, changes = await self._watches.run(lambda file: file.changes(prefix, since))  # noqa: B023
+                position, changes, ends_at = await self._watches.run(
+                    lambda file: (*file.changes(prefix, since), file.next_end())  # noqa: B023
+                )
             except StoreUnreachableError:
                 changes = []
             for change in changes:
                 idle.reset()
                 yield change
-            await asyncio.sleep(idle.next())
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(min(idle.next(), ends_at - lease_clock()), LEAST_PAUSE_S)):
+                    await stirred.wait()
 
     async def close(self) -> None:
         """See `Backend.close`."""
@@ -316,6 +334,11 @@ class _File:
         if self.db.execute("SELECT 1 FROM leases WHERE deadline <= ? LIMIT 1", (lease_clock(),)).fetchone():
             with self._writing():
                 pass
+
+    def next_end(self) -> float:
+        """Return when the next lease is over that is not renewed before (seconds of `lease_clock`)."""
+        ((deadline,),) = self.db.execute("SELECT min(deadline) FROM leases").fetchall()
+        return inf if deadline is None else float(deadline)
 
     def read(self, prefix: str, last: int | None) -> Snapshot:
         """See `Backend.read`."""

@@ -54,6 +54,28 @@ async def test_a_file_that_another_holds_is_unreachable_until_it_lets_go(path: P
         await put(backend, "k")
 
 
+async def test_a_watch_sees_what_its_own_process_writes_at_once(path: Path) -> None:
+    async with opened(path, poll_min_s=9.0, poll_max_s=10.0) as backend:
+        before = await put(backend, "k")
+        async with asyncio.timeout(DEADLINE_S / 6), aclosing(backend.watch(P, after=before)) as changes:
+            seen = asyncio.create_task(anext(changes))
+            await asyncio.sleep(0.2)  # it has looked, and would look again in nine seconds
+            await put(backend, "l")
+            change = await seen
+        assert isinstance(change, Change)
+        assert change.key == P + "l"
+
+
+async def test_a_watch_sees_the_end_of_a_lease_when_it_is_over(path: Path) -> None:
+    async with opened(path, poll_min_s=9.0, poll_max_s=10.0) as backend:
+        lease = await backend.grant(2)
+        before = await put(backend, "k", lease.id)
+        async with asyncio.timeout(DEADLINE_S / 6), aclosing(backend.watch(P, after=before)) as changes:
+            change = await anext(changes)
+        assert isinstance(change, Change)
+        assert (change.key, change.value) == (P + "k", None)
+
+
 async def test_a_file_that_is_made_anew_gives_out_greater_revisions_and_watches_see_a_gap(path: Path) -> None:
     async with opened(path) as one, opened(path) as other:
         before = await put(one, "k")
