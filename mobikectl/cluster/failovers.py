@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep
+from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, peer_of
 from mobikectl.policy.cluster import Health, Mechanism, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from mobikectl.cluster.records import Claim, ClaimRow
     from mobikectl.cluster.state import ClusterState, Journal
@@ -29,13 +29,18 @@ def grants(state: ClusterState, journal: Journal, *, at: float) -> tuple[MoveRec
     """
     taken: set[str] = set()
     open_moves = 0
-    for versioned in journal.moves:
-        move = versioned.value
+    moves = [versioned.value for versioned in journal.moves]
+    back = _came(moves)
+    for move in moves:
         if move.reason is not Reason.FAILOVER or move.state is MoveState.CANCELLED:
             continue
         open_moves += not move.done
-        # What ended is not begun again: that copy is used up. An IKE_SA that came back since has another name there.
-        taken.add(move.spis + move.sas[0] if move.done else move.spis)
+        # What ended is not begun again: that copy is used up. An IKE_SA that came back since is another matter; it has
+        # another name there, unless charon was restarted and counts from the start.
+        if not move.done:
+            taken.add(move.spis)
+        elif back.get((move.source, peer_of(move.sas[0])), -1) < move.number:
+            taken.add(move.spis + move.sas[0])
     found: list[MoveRecord] = []
     for claim, row in _by_load(state):
         if open_moves + len(found) >= MAX_FAILOVERS:
@@ -51,6 +56,21 @@ def is_dead(state: ClusterState, node: str) -> bool:
     """Given the state and a node, return whether nobody speaks for its IKE_SAs: it is away, or its charon is."""
     report = state.reports.get(node)
     return node not in state.members or (report is not None and report.value.health is Health.DEAD)
+
+
+def came_back(failover: MoveRecord, moves: Iterable[MoveRecord]) -> bool:
+    """Given a failover, and moves, return whether its client came to the node that was dead again since."""
+    return _came(moves).get((failover.source, peer_of(failover.sas[0])), -1) > failover.number
+
+
+def _came(moves: Iterable[MoveRecord]) -> dict[tuple[str, str], int]:
+    """Return the number of the last verified move of each client to each node, by node and client."""
+    return {
+        (move.target, peer_of(name)): move.number
+        for move in sorted(moves, key=lambda move: move.number)
+        if move.state is MoveState.VERIFIED
+        for name in move.sas
+    }
 
 
 def _by_load(state: ClusterState) -> Iterator[tuple[Claim, ClaimRow]]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.cluster.backend import Backoff, Gap
-from mobikectl.cluster.failovers import is_dead
-from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned, peer_of
+from mobikectl.cluster.failovers import came_back, is_dead
+from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
 from mobikectl.errors import (
     FencedError,
     LeaseLostError,
@@ -421,7 +421,7 @@ class Failover:
         ours = [move for move in moves if move.reason is Reason.FAILOVER and move.source == self._node]
         dropped = 0
         for record in ours:
-            if record.state is MoveState.VERIFIED and not _came_back(record, moves, self._node):
+            if record.state is MoveState.VERIFIED and not came_back(record, moves):
                 dropped += await self._dropped(record)
         self._look_no_more_at(ours)
         return dropped
@@ -469,18 +469,6 @@ class Failover:
 
     def _tell(self, name: str, text: str, data: dict[str, object]) -> None:
         self._events.record(Source.ACTION, f"cluster-failover-{name}", text, data=data)
-
-
-def _came_back(record: MoveRecord, moves: Iterable[MoveRecord], node: str) -> bool:
-    """Whether the client of an IKE_SA that was taken over came to a node again since."""
-    peer = peer_of(record.sas[0])
-    return any(
-        move.number > record.number
-        and move.target == node
-        and move.state is MoveState.VERIFIED
-        and peer in map(peer_of, move.sas)
-        for move in moves
-    )
 
 
 def _hex(spis: IkeSpis) -> str:

@@ -72,3 +72,18 @@ def test_an_ike_sa_that_came_back_under_another_name_is_granted_again() -> None:
     done = move.to(MoveState.REQUESTED, at=6.0).to(MoveState.MOVED, at=6.0).to(MoveState.VERIFIED, at=6.0)
     again = replace(claim("gw2"), rows=(replace(row(1), key="gw1/client#7"),))
     assert grants(state(again), journal(done), at=9.0)
+
+
+def test_an_ike_sa_that_came_back_under_the_same_name_is_granted_again() -> None:
+    """A charon that was restarted counts its IKE_SAs from the start."""
+    known = state(claim("gw2", 1))
+    [move] = grants(known, journal(), at=5.0)
+    done = move.to(MoveState.REQUESTED, at=6.0).to(MoveState.MOVED, at=6.0).to(MoveState.VERIFIED, at=6.0)
+    done = replace(done, number=5)
+    there = replace(
+        done, number=6, sas=("gw2/client#1",), source="gw2", target="gw1", reason=Reason.SPREAD, spis=""
+    )
+    assert grants(known, journal(done, there), at=9.0)
+    assert not grants(known, journal(done, replace(there, number=4)), at=9.0)
+    assert not grants(known, journal(done, replace(there, sas=("gw2/other#1",))), at=9.0)
+    assert not grants(known, journal(done, replace(there, target="gw3")), at=9.0)
