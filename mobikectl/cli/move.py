@@ -209,6 +209,8 @@ def _take(ordered: Ordered, record: MoveRecord, *, quiet: bool) -> None:
     if record.number not in ordered.numbers:
         return
     before = ordered.moves.get(record.number)
+    if before is not None and len(record.steps) < len(before.steps):
+        return  # who follows from before the order hears again what was read meanwhile
     ordered.moves[record.number] = record
     if quiet:
         return

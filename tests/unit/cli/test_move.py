@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mobikectl.cluster.records import Order
-from mobikectl.policy.cluster import Capability
+from mobikectl.cli.move import Ordered, _take
+from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, Order
+from mobikectl.policy.cluster import Capability, Mechanism, Reason
 
 from .a_cluster import row, rows
 from .the_others import TheOthers
@@ -118,6 +121,19 @@ async def test_a_leader_that_never_answers_gets_no_order_to_find_later(
     assert code == 7
     assert "withdrawn" in err
     assert not (await store.state()).orders
+
+
+def test_a_step_is_told_once_though_the_journal_is_read_from_before_the_order_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    steps = tuple(MoveStep(state, 0.0) for state in (MoveState.PLANNED, MoveState.REQUESTED, MoveState.MOVED))
+    gw1, gw2 = ip_address("198.18.9.1"), ip_address("198.18.10.1")
+    record = MoveRecord(1, ("gw1/a#1",), "gw1", "gw2", Mechanism.REDIRECT, Reason.ORDER, gw1, gw2, steps, 7)
+    ordered = Ordered(orders={"one": Order("one", "gw1/a#1", "gw2", move=7)})
+    for count in (2, 1, 2, 3):
+        _take(ordered, replace(record, steps=steps[:count]), quiet=False)
+    told = [line.rsplit(": ", 1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert [word.split()[0] for word in told] == ["requested", "moved"]
 
 
 @pytest.mark.parametrize(
