@@ -59,7 +59,9 @@ def init(name: str, directory: Path, days: int) -> None:
 @click.option("--key", type=_file, help="The key of that certificate.")
 @click.option("--ca", type=_file, help="What signed it.")
 @click.option(
-    "--renew", is_flag=True, help="Replace the files that are there; a running sidecar takes the new ones."
+    "--renew",
+    is_flag=True,
+    help="Replace the files of NODE that are there; a running sidecar takes the new ones.",
 )
 def join(
     node: str,
@@ -85,14 +87,29 @@ def join(
         files = _taken(node, certificate, key, ca)
     else:
         files = certificates.issue(authority or AUTHORITY, node, days, certificates.today())
+    if renew:
+        certificates.check_renewable(directory, node)
     certificates.install(files, directory, replace=renew)
-    at = directory.resolve()
-    click.echo(f"wrote the files of {node} to {directory}; put this into its configuration:\n")
+    _tell(node, directory.resolve(), renew=renew)
+
+
+def _tell(node: str, at: Path, *, renew: bool) -> None:
+    """Say what is to be done with the files that were written."""
+    from mobikectl.transfer import certificates
+
+    elsewhere = at != NODE
+    click.echo(f"wrote the files of {node} to {at}" + (f"; on {node} they belong into {NODE}" * elsewhere))
+    if renew:
+        click.echo("a running sidecar takes them with its next connection")
+        return
+    click.echo(f"put this into the configuration of {node}:\n")
     click.echo("[cluster.transfer]")
     click.echo('address = "198.18.0.1"   # of this node, on the network between the nodes')
-    click.echo(f'certificate = "{at / certificates.NODE_CERTIFICATE}"')
-    click.echo(f'key = "{at / certificates.NODE_KEY}"')
-    click.echo(f'ca = "{at / certificates.AUTHORITY_CERTIFICATE}"')
+    if elsewhere:
+        click.echo(f"# only where the files are not in {NODE}:")
+        click.echo(f'# certificate = "{at / certificates.NODE_CERTIFICATE}"')
+        click.echo(f'# key = "{at / certificates.NODE_KEY}"')
+        click.echo(f'# ca = "{at / certificates.AUTHORITY_CERTIFICATE}"')
 
 
 def _taken(node: str, certificate: Path, key: Path, ca: Path) -> NodeFiles:

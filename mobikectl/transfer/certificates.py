@@ -78,6 +78,7 @@ def issue(directory: Path, node: str, days: int, now: datetime) -> NodeFiles:
 
     Nothing is written. Raise ConfigError: there is no authority, or it ends before.
     """
+    _require_authority(directory)
     check_private(directory / AUTHORITY_KEY)
     ca_pem = _read(directory / AUTHORITY_CERTIFICATE)
     ca = _certificates(directory / AUTHORITY_CERTIFICATE, ca_pem)[0]
@@ -106,6 +107,23 @@ def install(files: NodeFiles, directory: Path, *, replace: bool) -> None:
     write(directory / NODE_KEY, files.key, replace=replace)
     write(directory / NODE_CERTIFICATE, files.certificate, replace=replace)
     write(directory / AUTHORITY_CERTIFICATE, files.ca, replace=replace)
+
+
+def check_renewable(directory: Path, node: str) -> None:
+    """Given where a node's files are to be replaced, raise ConfigError when another node's are there.
+
+    A certificate that cannot be read may be replaced.
+    """
+    path = directory / NODE_CERTIFICATE
+    try:
+        names = _names(_certificates(path, _read(path))[0])
+    except ConfigError:
+        return
+    if node not in names:
+        raise ConfigError(
+            f"{path} is of {', '.join(sorted(names)) or 'nobody'}, not of {node}",
+            hint=f"give --dir, and bring that folder to {node}",
+        )
 
 
 def read(certificate: Path, key: Path, ca: Path) -> NodeFiles:
@@ -195,6 +213,18 @@ def _usage(*, certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _require_authority(directory: Path) -> None:
+    try:
+        (directory / AUTHORITY_KEY).lstat()
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{directory}: no authority is there",
+            hint="run it where `mobikectl cluster init` was run, with --dir, and bring that folder to the node",
+        ) from error
+    except OSError:
+        return  # what reads it says more
 
 
 def _names(certificate: x509.Certificate) -> frozenset[str]:

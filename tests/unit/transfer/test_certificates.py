@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import subprocess
 from datetime import timedelta
@@ -40,7 +41,8 @@ def test_init_and_join_make_files_for_their_owner_only_and_a_configuration_that_
     files = [*(tmp_path / "ca").iterdir(), *(tmp_path / "gw1").iterdir()]
     assert {path.name for path in files} == {"ca.pem", "ca.key", "node.pem", "node.key"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in files)
-    table = said[said.index("[cluster.transfer]") :]
+    assert "on gw1 they belong into /etc/mobikectl/tls" in said
+    table = re.sub(r"^# (\w+ =)", r"\1", said[said.index("[cluster.transfer]") :], flags=re.MULTILINE)
     node = '[cluster]\nnode = "gw1"\naddresses = [{ ip = "198.18.9.1" }]\n'
     found = parse(node + table, where="what join says").cluster
     assert found is not None
@@ -85,6 +87,24 @@ def test_a_nodes_files_are_replaced_only_on_demand(tmp_path: Path) -> None:
         run(*join)
     run(*join, "--renew")
     assert (tmp_path / "gw1" / "node.pem").read_bytes() != before
+
+
+def test_a_renewal_does_not_take_the_place_of_another_nodes_certificate(tmp_path: Path) -> None:
+    run("init", "--dir", tmp_path / "ca")
+    to = ("--authority", tmp_path / "ca", "--dir", tmp_path / "tls")
+    run("join", "gw2", *to)
+    before = {path: path.read_bytes() for path in (tmp_path / "tls").iterdir()}
+    with pytest.raises(ConfigError, match="is of gw2, not of gw1"):
+        run("join", "gw1", *to, "--renew")
+    assert {path: path.read_bytes() for path in (tmp_path / "tls").iterdir()} == before
+    (tmp_path / "tls" / "node.pem").write_text("spoilt")
+    assert "a running sidecar takes them" in run("join", "gw1", *to, "--renew")
+
+
+def test_who_has_no_authority_is_sent_to_where_it_is(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no authority is there") as caught:
+        run("join", "gw1", "--authority", tmp_path / "ca", "--dir", tmp_path / "gw1", "--renew")
+    assert "cluster init" in (caught.value.hint or "")
 
 
 def test_a_certificate_that_outlives_its_authority_is_not_made(tmp_path: Path) -> None:
