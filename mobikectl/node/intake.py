@@ -183,9 +183,9 @@ class Intake:
         of. Who stands by for it goes on with it then.
         """
         async with self._alone(recall.spis):
-            stands = await self._stands(recall.spis)
+            stands = await self._stands(recall.spis, recall.move)
             if stands is TargetState.SERVED:
-                self._told_of(recall.spis, source)
+                self._told_of(recall.spis, recall.move, source)
             if asked(stands, Ask.RECALL) is TargetState.NONE:
                 if stands is not TargetState.NONE:
                     await self._watch(Step(TargetStep.END, recall.spis))
@@ -209,7 +209,8 @@ class Intake:
                     continue
                 async with self._alone(spis):
                     try:
-                        if asked(await self._stands(spis), Ask.EXPIRED) is TargetState.NONE:
+                        stands = await self._stands(spis, taken.offer.move)
+                        if asked(stands, Ask.EXPIRED) is TargetState.NONE:
                             await self._end(spis)
                             log.info("%s was offered and never started: dropped", taken.offer.name)
                         self._taken.pop(spis, None)
@@ -226,20 +227,23 @@ class Intake:
         if not lock.locked() and spis not in self._taken:
             self._locks.pop(spis, None)
 
-    async def _stands(self, spis: IkeSpis) -> TargetState:
+    async def _stands(self, spis: IkeSpis, move: int) -> TargetState:
         try:
             held = await self._control.look(spis)
         except CharonUnreachableError:
-            if self._was_heard(spis):
+            if self._was_heard(spis, move):
                 return TargetState.SERVED
             raise
-        if held is None and self._was_heard(spis):
+        if held is None and self._was_heard(spis, move):
             return TargetState.SERVED  # it was, and ended, or was rekeyed, or charon died since
         return _standing_of(held, self._taken.get(spis))
 
-    def _was_heard(self, spis: IkeSpis) -> bool:
-        """Whether its client came here at some time, or something went to or fro that only charon can tell of."""
-        if self._notes is not None and _key(spis) in self._notes.notes:
+    def _was_heard(self, spis: IkeSpis, move: int) -> bool:
+        """Whether its client came here with this move, or something went to or fro that only charon can tell of.
+
+        That it was here before says nothing: an IKE_SA keeps its SPIs wherever it goes.
+        """
+        if self._notes is not None and _move_of(self._notes.notes.get(_key(spis), "")) == move:
             return True
         taken = self._taken.get(spis)
         if taken is None or taken.started is None or taken.started.mids is None:
@@ -249,12 +253,12 @@ class Intake:
             now is not None and now > then for now, then in zip(counts, taken.started.mids, strict=True)
         )
 
-    def _told_of(self, spis: IkeSpis, source: str) -> None:
+    def _told_of(self, spis: IkeSpis, move: int, source: str) -> None:
         """Its client may be here, and nothing was told of that: tell what is known, should charon have died."""
         taken = self._taken.pop(spis, None)
         if taken is None:
             return
-        self._note(spis, f"{time.time():.0f}")
+        self._note(spis, f"{time.time():.0f} {move}")
         self._note_passive(spis, None)
         offer = taken.offer
         self._say_that_it_came(
@@ -289,7 +293,7 @@ class Intake:
         notes = self._notes.notes if self._notes is not None else {}
         old = time.time() - self._times.remember_s
         for key, value in list(notes.items()):
-            if self._notes is not None and key.startswith(_IN) and float(value) < old:
+            if self._notes is not None and key.startswith(_IN) and float(value.partition(" ")[0]) < old:
                 self._notes.note(key, None)
 
     async def _require(self, offer: Offer) -> None:
@@ -388,7 +392,7 @@ class Intake:
         if taken is not None:
             self._say_that_it_came(source, _of(taken.offer, held.local, held.remote, held.children))
         try:
-            self._note(start.spis, f"{time.time():.0f}")
+            self._note(start.spis, f"{time.time():.0f} {start.move}")
             self._note_passive(start.spis, None)
             if start.rekey:
                 await self._control.rekey_children(held.ike_id, start.rekey)
@@ -419,6 +423,12 @@ def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
 
 def _key(spis: IkeSpis, prefix: str = _IN) -> str:
     return f"{prefix}{spis.initiator:016x}{spis.responder:016x}"
+
+
+def _move_of(note: str) -> int | None:
+    """Given the note that an IKE_SA's client came here, "SECONDS MOVE", return the number of the move."""
+    number = note.partition(" ")[2]
+    return int(number) if number.isdecimal() else None
 
 
 def _spis_of(key: str) -> IkeSpis | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -170,7 +171,9 @@ async def test_a_client_that_answers_and_does_not_come_stays(world: World) -> No
     assert world.there.did[-1] == "remove"
 
 
-async def test_a_client_that_heard_the_target_and_is_not_heard_there_hears_the_source_again(world: World) -> None:
+async def test_a_client_that_heard_the_target_and_is_not_heard_there_hears_the_source_again(
+    world: World,
+) -> None:
     world.there.client_answers = False
     world.here.expected = 5  # the target sent it a request with our message ID, 4
     ended = await within(8, world.handing.hand_over(order()))
@@ -314,6 +317,20 @@ async def test_what_is_over_before_it_is_offered_is_not_offered(world: World) ->
     world.here.end()
     assert (await within(5, world.handing.hand_over(order()))).state is S.OVER
     assert world.wire.asked == []
+
+
+@pytest.mark.parametrize("trouble", ["request lost", "unreachable"])
+async def test_a_target_that_served_it_before_does_not_say_that_it_serves_it_now(
+    world: World, trouble: str
+) -> None:
+    earlier = replace(order(), move=order().move - 1)
+    assert (await within(5, world.handing.hand_over(earlier))).state is S.HANDED_OVER
+    world.there.sa = None
+    world.here.serve()  # it went back since, with the same SPIs
+    world.wire.troubles[OFFER] = [trouble]
+    assert (await within(5, world.handing.hand_over(order()))).state is S.KEPT
+    assert (await within(5, world.handing.settle(order()))).state is S.KEPT
+    assert world.here.serving
 
 
 async def test_after_a_restart_what_is_over_is_not_brought_back_to_life_either(world: World) -> None:
