@@ -450,7 +450,9 @@ class Failover:
             return False
         spis = _spis(record.spis)
         held = await self._dropper.look(spis)
-        if held is not None:
+        # What is passive is a copy, perhaps of who took it over.
+        ours = held is not None and (held.serving or held.frozen)
+        if held is not None and ours:
             self._dropper.remove(spis)
             await self._gone(spis)
             await self._refresh(held.ike_id)
@@ -460,7 +462,7 @@ class Failover:
                 {"move": record.number, "target": record.target},
             )
         self._notes.note(key, "")
-        return held is not None
+        return ours
 
     async def _gone(self, spis: IkeSpis) -> None:
         async with asyncio.timeout(5.0):
