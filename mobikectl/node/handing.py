@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SAID_EVERY: Final = 8
+"""What does not get on is said after so many tries, and after as many again: each ten seconds and more."""
 Outcome = tuple[Event, str]
 _GOOD: Final[Outcome] = (Event.DONE, "")
 
@@ -205,6 +207,8 @@ class Handing:
                 event, why = await acts[handover.state](work)
                 handover = handover.on(event, why)
                 if handover.state is before.state:
+                    if work.tries % SAID_EVERY == SAID_EVERY - 1:
+                        log.warning("move %d: still %s: %s", work.order.move, handover.state.value, why)
                     first, most = self._times.again_s
                     await asyncio.sleep(min(most, first * 2.0 ** min(work.tries, 20)))
                     work.tries += 1
