@@ -8,7 +8,6 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mobikectl.cluster.records import peer_of
 from mobikectl.errors import LabError
 from mobikectl.lab.chaos.desk import RefusedError, open_desk
 from mobikectl.lab.chaos.faults import Faults
@@ -34,8 +33,8 @@ ENDED_S = 90.0
 OWNED_S = 40.0
 BACK_S = 200.0
 """A client whose only gateway was killed finds out: 30 s without a packet, 89 s of retransmissions, a new IKE_SA."""
-PATIENT_S = 25.0
-"""strongSwan gives an IKE_SA up after ten probes of a path in 27 s: a move that is open for longer may cost it."""
+BEHIND_NAT = "behind a NAT it does not hear who stands by"
+"""The one reason to make an IKE_SA anew when a gateway's charon is killed (docs/moves.md, "What does not work")."""
 ANSWERED_S = 30.0
 PINGS = 5
 """So many pings in a row must be answered."""
@@ -52,9 +51,10 @@ class Tally:
     refused: int = 0
     """Orders that the leader refused."""
     faults: Counter[What] = field(default_factory=Counter)
-    made_anew: list[str] = field(default_factory=list)
-    """IKE_SAs that clients had to make anew, each with the reason."""
+    made_anew: Counter[str] = field(default_factory=Counter)
+    """IKE_SAs that clients had to make anew for a reason that docs/moves.md gives."""
     unexplained: list[str] = field(default_factory=list)
+    """Those that they had to make anew for no such reason."""
     longest_s: float = 0.0
     """The longest time from a move's order to its end."""
 
@@ -77,6 +77,8 @@ class Chaos:
         """Tunnel -> the IKE_SA that its client has."""
         self._doomed: dict[Key, str] = {}
         """IKE_SAs that nobody can go on with, and why."""
+        self._killed: dict[Key, str] = {}
+        """IKE_SAs whose charon was killed, and who had a copy then."""
         self._failures: Counter[str] = Counter()
         self.tally = Tally()
 
@@ -182,7 +184,7 @@ class Chaos:
         if fault.what is What.NOTHING:
             return
         if fault.what is What.CHARON:
-            self._doom(await look(self._run.lab), victim, source)
+            self._doom(await look(self._run.lab), victim)
         mend = await self._faults.inflict(fault.what, victim)
         if trap is not None:
             trap.release()
@@ -210,18 +212,13 @@ class Chaos:
             return target
         return next(node for node in self._gateways if node not in {source, target})
 
-    def _doom(self, world: World, victim: str, source: str) -> None:
+    def _doom(self, world: World, victim: str) -> None:
         """Write down which IKE_SAs cannot live on when a gateway's charon is killed now."""
-        lives = world.standing_by(victim)
         for key in world.gateways[victim]:
-            if victim != source and key in world.copies[source]:
-                self._doomed[key] = (
-                    f"its client had just come to {victim}, and {source} has it as it was before"
-                )
-            elif key not in lives:
-                self._doomed[key] = f"only {victim} had it"
-            elif self._behind_nat(key[0]):
-                self._doomed[key] = "behind a NAT it does not hear who stands by"
+            copies = [node for node, keys in world.copies.items() if key in keys]
+            self._killed[key] = f"{victim}'s charon was killed; a copy at {', '.join(copies) or 'nobody'}"
+            if self._behind_nat(key[0]):
+                self._doomed[key] = BEHIND_NAT
 
     def _behind_nat(self, tunnel: str) -> bool:
         topology = self._run.lab.topology
@@ -320,21 +317,14 @@ class Chaos:
             if before == key:
                 continue
             self._known[client] = key
-            why = self._doomed.get(before) or self._waited_out(client)
-            line = f"{client} made a new IKE_SA: {why or 'nobody knows why'}"
-            (self.tally.made_anew if why else self.tally.unexplained).append(line)
+            why = self._doomed.get(before)
+            line = f"{client} made a new IKE_SA: {why or self._killed.get(before, 'nobody knows why')}"
+            if why:
+                self.tally.made_anew[why] += 1
+            else:
+                self.tally.unexplained.append(line)
             self._run.cause(line)
         return world
-
-    def _waited_out(self, client: str) -> str:
-        """Return whether the last move of a client's IKE_SA took longer than its client waits for an answer."""
-        cluster, peer = self._run.the_cluster, self._tunnels[client].client_id
-        numbers = [n for n, move in cluster.moves.items() if any(peer_of(sa) == peer for sa in move["sas"])]
-        if not numbers:
-            return ""
-        times = [at for (number, _), at in cluster.seen.items() if number == max(numbers)]
-        end = max(times) if self._has_ended(max(numbers)) else time.monotonic()
-        return f"its move took {end - min(times):.0f} s" if end - min(times) >= PATIENT_S else ""
 
     async def _finish(self) -> None:
         """Wait until all is quiet, and record what is there."""
@@ -359,7 +349,7 @@ class Chaos:
         run.record("owned_once", sum(map(world.settled, self._tunnels)))
         run.record("strays", len(world.strays()))
         run.record("answered", len(self._tunnels) - len(silent))
-        run.record("made_anew", len(tally.made_anew))
+        run.record("made_anew", tally.made_anew.total())
         run.record("unexplained", len(tally.unexplained))
         run.record("longest_move_ms", round(1000 * tally.longest_s))
         for what, count in tally.faults.items():

@@ -44,11 +44,6 @@ class World:
         """Whether a client has one IKE_SA, and one gateway serves it."""
         return len(self.clients[tunnel]) == 1 and len(self.owners(tunnel)) == 1
 
-    def standing_by(self, gateway: str) -> frozenset[Key]:
-        """Return the IKE_SAs that a gateway serves and of which another has a copy."""
-        others = [keys for node, keys in self.copies.items() if node != gateway]
-        return self.gateways[gateway] & frozenset().union(*others)
-
 
 async def look(lab: Lab) -> World:
     """Given a lab, ask its charons."""
