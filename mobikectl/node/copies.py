@@ -423,9 +423,10 @@ class Copies:
                 found.add(each)
         return frozenset(found)
 
-    async def start(self, spis: IkeSpis) -> str | None:
+    async def start(self, spis: IkeSpis, begun: Callable[[], None] = lambda: None) -> str | None:
         """Given an IKE_SA whose node is dead, serve it. Return None when its client answered, or why it is not served.
 
+        ``begun`` is called when its client was told, and is waited for.
         Then the copy is dropped. Raise what charon raises.
         """
         async with self._alone(spis):
@@ -435,7 +436,7 @@ class Copies:
                 return None if held is not None and held.serving else "it is not here any more"
             copy.starting = True
             try:
-                why = await self._started(spis, copy)
+                why = await self._started(spis, copy, begun)
             except (MoveError, NetlinkError, NotFoundError) as error:
                 why = str(error)
             finally:
@@ -446,7 +447,7 @@ class Copies:
                 await self._drop_started(spis)
             return why
 
-    async def _started(self, spis: IkeSpis, copy: Copy) -> str | None:
+    async def _started(self, spis: IkeSpis, copy: Copy, begun: Callable[[], None]) -> str | None:
         held = await self._look(spis)
         if held is None:
             return "charon lost the copy of it"
@@ -458,6 +459,8 @@ class Copies:
             ours, theirs = GUESSES[tries % len(GUESSES)]
             mids = max(told[0] + ours, 0), told[1] + theirs
             await self._activate(held, copy, mids)
+            if not tries:
+                begun()
             came = await self._heard(spis, mids, copy, deadline)
             if came is not None:
                 await self._served(came, copy)

@@ -25,13 +25,16 @@ from mobikectl.errors import (
     StoreError,
 )
 from mobikectl.node.outbox import Outbox
+from mobikectl.node.room import Room
 from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Reason
+from mobikectl.policy.pace import Pace, PaceSettings
+from mobikectl.policy.silence import Silence
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.standby import STANDBY_ASK, Inquiry, Testimony
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
     from typing import Protocol
 
     from mobikectl.cluster.records import MoveRecord
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from mobikectl.node.control import HeldSa, Notes
     from mobikectl.node.copies import Copies, Copy
     from mobikectl.node.handing import Transfer
+    from mobikectl.node.room import Place
     from mobikectl.observe.events import EventLog
 
     class Dropper(Protocol):
@@ -57,8 +61,8 @@ log = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
-AT_ONCE: Final = 32
-"""IKE_SAs that are started at the same time."""
+AT_FIRST: Final = PaceSettings(first=4)
+"""So many IKE_SAs are begun at the same time before it is known how long that takes."""
 _SEEN: Final = "failed-over"
 
 
@@ -74,6 +78,20 @@ class FailoverTimes:
     """Probes that stay unanswered; the first is still waited for when the next is sent."""
     ask_s: float = 0.8
     """Another node says what it sees."""
+    fresh_s: float = 2.0
+    """When the lease of a node that fell silent is over, what a look found that began so long ago still counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen and heard of a node. ``heard``: who heard its IKE daemon; empty: nobody."""
+
+    began: float
+    addresses: frozenset[IpAddress]
+    spis: frozenset[IkeSpis]
+    heard: str
+    elsewhere: frozenset[IkeSpis]
+    """Served by another node."""
 
 
 class Failover:
@@ -119,7 +137,10 @@ class Failover:
         """Numbers of moves that are being carried out or written."""
         self._look: asyncio.Task[ClusterState] | None = None
         """A look at the cluster's state that has not begun yet."""
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = Room(Pace(AT_FIRST))
+        self._silence = Silence()
+        self._looks: dict[str, _Look] = {}
+        """Of nodes that fell silent: the last look for them."""
         self._wake = asyncio.Event()
 
     def wake(self) -> None:
@@ -133,6 +154,7 @@ class Failover:
             tasks.create_task(self._outbox.run(), name="failovers recorded")
             tasks.create_task(self._copies.renew(), name="new keys")
             tasks.create_task(self._watch(), name="deaths")
+            tasks.create_task(self._suspect(), name="nodes that fell silent")
             tasks.create_task(self._claims(), name="claims")
             tasks.create_task(self._follow(tasks), name="failovers")
 
@@ -155,14 +177,59 @@ class Failover:
             try:
                 after = (await self._store.state()).revision
                 self._wake.set()
+                self._silence = self._silence.interrupted()
                 async with aclosing(self._store.watch_state(after=after)) as changes:
                     async for change in changes:
-                        if isinstance(change, Gap) or getattr(change, "kind", "") in {"members", "claims"}:
+                        wait.reset()
+                        if isinstance(change, Gap):
+                            self._silence = self._silence.interrupted()
                             self._wake.set()
-                            wait.reset()
+                        elif change.kind in {"members", "claims"}:
+                            self._wake.set()
+                        elif change.kind == "reports":
+                            self._silence = self._silence.heard(change.name, time.monotonic())
             except StoreError as error:
                 log.debug("failover: %s", error)
             await asyncio.sleep(wait.next())
+
+    async def _suspect(self) -> None:
+        """Look for nodes that fell silent, so that what they left can be claimed as soon as their lease is over."""
+        while True:
+            await asyncio.sleep(self._times.look_s)
+            now = time.monotonic()
+            silent = [node for node in self._copies.sources() if self._silence.is_silent(node, now)]
+            self._looks = {node: look for node, look in self._looks.items() if node in silent}
+            if not silent or self._lease() is None:
+                continue
+            try:
+                state = await self._store.state()
+            except StoreError as error:
+                log.debug("failover: %s", error)
+                continue
+            for node in silent:
+                if not is_dead(state, node):
+                    asked = self._others(state) - {node}
+                    self._looks[node] = await self._look_for(self._copies.of(node), asked)
+
+    def _others(self, state: ClusterState) -> frozenset[str]:
+        """Return the other members that can be asked."""
+        members = {name for name, member in state.members.items() if member.value.transfer}
+        return frozenset(members - {self._node})
+
+    async def _look_for(self, copies: Mapping[IkeSpis, Copy], others: Iterable[str]) -> _Look:
+        """Given copies of a node's IKE_SAs and whom to ask, see whether it is heard, or others serve one of them."""
+        began, spis = time.monotonic(), frozenset(copies)
+        addresses = frozenset(copy.offer.local.address for copy in copies.values())
+        heard, elsewhere = await self._look_around(addresses, spis, others)
+        return _Look(began, addresses, spis, heard, elsewhere)
+
+    def _seen_before(self, node: str, copies: Mapping[IkeSpis, Copy]) -> _Look | None:
+        """Return the last look for a node that fell silent, if it tells enough: nobody heard it just before."""
+        look = self._looks.pop(node, None)
+        if look is None or look.heard or time.monotonic() - look.began > self._times.fresh_s:
+            return None
+        addresses = {copy.offer.local.address for copy in copies.values()}
+        return look if copies.keys() <= look.spis and addresses <= look.addresses else None
 
     async def _claims(self) -> None:
         """Claim what dead nodes left to us, and withdraw what they came back for."""
@@ -207,19 +274,18 @@ class Failover:
     async def _claim(
         self, source: str, copies: dict[IkeSpis, Copy], state: ClusterState, lease: int, *, lost: bool
     ) -> None:
-        evidence = "its charon lost it"
-        others = [
-            name for name, member in state.members.items() if name != self._node and member.value.transfer
-        ]
-        addresses = frozenset(copy.offer.local.address for copy in copies.values())
         if lost:
-            addresses = frozenset()
+            evidence = "its charon lost it"
+            heard, elsewhere = await self._look_around((), frozenset(copies), self._others(state))
         else:
+            look = self._seen_before(source, copies)
+            if look is None:
+                look = await self._look_for(copies, self._others(state))
+            heard, elsewhere = look.heard, look.elsewhere
             what = "its charon is dead" if source in state.members else "not a member"
-            where = ", ".join(map(str, sorted(addresses, key=str)[:4]))
+            where = ", ".join(map(str, sorted(look.addresses, key=str)[:4]))
             evidence = f"{what}; no answer at {where}"
-        heard, elsewhere = await self._look_around(addresses, frozenset(copies), others)
-        for spis in elsewhere:
+        for spis in elsewhere & copies.keys():
             await self._copies.give_up(spis)
         if heard:
             log.info("%s is no member, but its IKE daemon answers %s: its tunnels are its own", source, heard)
@@ -345,14 +411,14 @@ class Failover:
 
     async def _carry(self, move: Versioned[MoveRecord]) -> None:
         record = move.value
-        async with self._room:
+        async with self._room.place() as place:
             if record.state is MoveState.PLANNED:
                 requested = await self._request(move)
                 if requested is None:
                     self._ours.discard(record.number)
                     return
                 move, record = requested, requested.value
-            why = await self._start(record)
+            why = await self._start(record, place)
             if why is None:
                 for state, note in (
                     (MoveState.MOVED, f"its client answered {record.target}"),
@@ -369,10 +435,17 @@ class Failover:
         )
         self._wake.set()
 
-    async def _start(self, record: MoveRecord) -> str | None:
+    async def _start(self, record: MoveRecord, place: Place) -> str | None:
+        began = time.monotonic()
+
+        def begun() -> None:
+            """Only its client is waited for: the next may begin."""
+            place.took(time.monotonic() - began)
+            place.leave()
+
         try:
             spis = _spis(record.spis)
-            return await self._copies.start(spis)
+            return await self._copies.start(spis, begun)
         except MobikectlError as error:
             return error.message
 

@@ -1,0 +1,183 @@
+"""When a node is claimed: nobody hears it, which is looked at before its lease is over if it fell silent."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mobikectl.cluster.state import Changed
+from mobikectl.node.failover import Failover, FailoverTimes
+from mobikectl.observe.events import EventLog
+from mobikectl.policy.silence import LEAST_S
+from mobikectl.wire.ha_chain import IkeSpis
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from mobikectl.cluster.records import Claim
+
+SPIS = IkeSpis(7, 8)
+DEAD, OWN, CLIENT = (ip_address(f"198.18.{n}.10") for n in (11, 12, 1))
+TIMES = FailoverTimes(look_s=0.05, probe_s=0.6, fresh_s=10.0)
+"""A look takes 0.9 s."""
+
+
+@dataclass
+class World:
+    """A store, an IKE daemon that answers or does not, and a copy of one IKE_SA of the node gw1."""
+
+    members: set[str] = field(default_factory=lambda: {"gw1", "gw2"})
+    answers: bool = True
+    probed: list[float] = field(default_factory=list)
+    claimed: list[tuple[float, Claim]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    copies: dict[IkeSpis, Any] = field(default_factory=dict)
+    changes: asyncio.Queue[Changed] = field(default_factory=asyncio.Queue)
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    left_at: float = 0.0
+
+    # --- the store ---
+
+    async def state(self) -> Any:
+        members = {name: SimpleNamespace(value=SimpleNamespace(transfer="")) for name in self.members}
+        return SimpleNamespace(revision=1, members=members, reports={}, claims={})
+
+    async def watch_state(self, *, after: int) -> AsyncIterator[Changed]:
+        while True:
+            yield await self.changes.get()
+
+    async def claim(self, claims: list[Claim], lease: int) -> None:
+        self.claimed += [(time.monotonic(), claim) for claim in claims]
+        self.came.set()
+
+    async def withdraw(self, node: str, source: str) -> None:
+        return None
+
+    async def journal(self, _: int | None = 1) -> Any:
+        return SimpleNamespace(revision=1, moves=())
+
+    async def follow(self, *, after: int) -> AsyncIterator[Any]:
+        await asyncio.Event().wait()
+        yield None
+
+    # --- the copies ---
+
+    def sources(self) -> frozenset[str]:
+        return frozenset({"gw1"} if self.copies else ())
+
+    def of(self, _: str) -> dict[IkeSpis, Any]:
+        return dict(self.copies)
+
+    async def remember(self) -> int:
+        return 0
+
+    async def renew(self) -> None:
+        await asyncio.Event().wait()
+
+    # --- what happens ---
+
+    def copy(self, spis: IkeSpis = SPIS) -> None:
+        offer = SimpleNamespace(
+            name=f"gw1/client#{spis.initiator}",
+            local=SimpleNamespace(address=DEAD),
+            remote=SimpleNamespace(address=CLIENT),
+        )
+        self.copies[spis] = SimpleNamespace(offer=offer, lost=False, waiting=False, over=False)
+
+    async def probe(self, _: object) -> bool:
+        self.probed.append(time.monotonic())
+        if not self.answers:
+            await asyncio.sleep(60)
+        return True
+
+    async def reports(self, times: int = 3) -> None:
+        for _ in range(times):
+            self.changes.put_nowait(Changed("reports", "gw1", 2))
+            await asyncio.sleep(0.02)
+
+    def lease_is_over(self) -> None:
+        self.left_at = time.monotonic()
+        self.members.discard("gw1")
+        self.changes.put_nowait(Changed("members", "gw1", 3))
+
+    async def is_claimed(self) -> float:
+        """Return how long after the end of the lease it was claimed."""
+        async with asyncio.timeout(5):
+            await self.came.wait()
+        return self.claimed[0][0] - self.left_at
+
+
+@asynccontextmanager
+async def at_work(world: World) -> AsyncIterator[None]:
+    failover = Failover(
+        "gw2", world, world, None, None, world, EventLog(), probe=world.probe, lease=lambda: 1,  # type: ignore[arg-type]
+        address_for=lambda _: OWN, gone=None, times=TIMES,  # type: ignore[arg-type]
+    )  # fmt: skip
+    running = asyncio.create_task(failover.run())
+    await asyncio.sleep(0.05)
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.copy()
+    return world
+
+
+async def test_a_node_that_reports_is_not_looked_for(world: World) -> None:
+    async with at_work(world):
+        await world.reports(20)
+    assert world.probed == []
+
+
+async def test_one_that_fell_silent_and_is_not_heard_is_claimed_without_another_look(world: World) -> None:
+    async with at_work(world):
+        await world.reports()
+        world.answers = False
+        await asyncio.sleep(LEAST_S + 1.5)
+        assert world.probed, "it is looked for before its lease is over"
+        assert not world.claimed, "and nothing is claimed before"
+        world.lease_is_over()
+        assert await world.is_claimed() < TIMES.probe_s, "a look takes longer"
+
+
+async def test_one_whose_lease_ends_at_once_is_looked_for_then(world: World) -> None:
+    async with at_work(world):
+        await world.reports()
+        world.answers = False
+        world.lease_is_over()
+        assert await world.is_claimed() >= TIMES.probe_s
+        assert world.probed
+
+
+async def test_one_that_fell_silent_and_is_heard_keeps_what_it_serves(world: World) -> None:
+    async with at_work(world):
+        await world.reports()
+        await asyncio.sleep(LEAST_S + 0.5)
+        world.lease_is_over()
+        await asyncio.sleep(1.0)
+        assert world.probed
+        assert not world.claimed
+
+
+async def test_what_came_since_the_last_look_is_looked_for_anew(world: World) -> None:
+    async with at_work(world):
+        await world.reports()
+        world.answers = False
+        await asyncio.sleep(LEAST_S + 0.5)
+        world.copy(IkeSpis(9, 9))
+        world.lease_is_over()
+        assert await world.is_claimed() >= TIMES.probe_s
+        assert len(world.claimed[0][1].rows) == 2
