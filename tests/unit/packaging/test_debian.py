@@ -31,6 +31,12 @@ def test_a_system_call_that_a_unit_forbids_is_refused_and_kills_nobody(unit: Pat
     assert "SystemCallErrorNumber=EPERM" in text, "numpy's mbind would end the sidecar at its start"
 
 
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_a_unit_shares_charons_network_namespace_in_which_there_is_one_bridge(unit: Path) -> None:
+    text = unit.read_text()
+    assert not re.search(r"^(PrivateNetwork=yes|NetworkNamespacePath=|JoinsNamespaceOf=)", text, re.MULTILINE)
+
+
 def test_the_service_may_write_where_the_cluster_is_kept_by_default() -> None:
     unit = (ROOT / "packaging" / "systemd" / "mobikectl.service").read_text()
     assert "ProtectSystem=strict" in unit
