@@ -219,7 +219,7 @@ class EchoTrain:
 
     ``make`` makes the socket, in the namespace; ``spacing``: seconds between two requests, on average: what is due
     within `TICK` is sent together, and what was not sent while the machine stood still is not made up for. Leaving it
-    waits up to ``tail`` seconds for the last replies.
+    waits up to ``tail`` seconds for the last replies. ``undisturbed``: its thread goes before all others.
     """
 
     def __init__(
@@ -231,8 +231,10 @@ class EchoTrain:
         spacing: float,
         tail: float,
         v6: bool = False,
+        undisturbed: bool = True,
     ) -> None:
         self._all: list[Ping] = []
+        self._undisturbed = undisturbed
         self._ways = ways
         self._together = max(1, round(TICK / spacing))
         self._step = spacing * self._together
@@ -254,7 +256,8 @@ class EchoTrain:
         self._sock.close()
 
     def _run(self) -> None:
-        measure_undisturbed()
+        if self._undisturbed:
+            measure_undisturbed()
         offset = _wall_clock_offset()
         due = time.monotonic()
         while not self._stop.is_set():

@@ -43,10 +43,18 @@ class FleetPinger(EchoTrain):
     """
 
     def __init__(
-        self, namespace: str, tunnels: Sequence[Tunnel], *, interval: float = 0.2, tail: float = 1.0
+        self,
+        namespace: str,
+        tunnels: Sequence[Tunnel],
+        *,
+        interval: float = 0.2,
+        tail: float = 1.0,
+        undisturbed: bool = True,
     ) -> None:
         ways = [(_from(str(tunnel.client_inside)), str(tunnel.gateway_inside)) for tunnel in tunnels]
-        super().__init__(namespace, icmp_socket, ways, spacing=interval / len(ways), tail=tail)
+        super().__init__(
+            namespace, icmp_socket, ways, spacing=interval / len(ways), tail=tail, undisturbed=undisturbed
+        )
         self.interval = interval
         self._names = [tunnel.name for tunnel in tunnels]
 
