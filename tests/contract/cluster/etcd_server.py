@@ -8,7 +8,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobikectl.cluster.settings import EtcdSettings
 
@@ -45,9 +45,9 @@ class EtcdServer:
     def endpoint(self) -> str:
         return f"127.0.0.1:{self.ports[0]}"
 
-    def settings(self, **more: object) -> EtcdSettings:
+    def settings(self, **more: Any) -> EtcdSettings:
         if not self.secure:
-            return EtcdSettings((self.endpoint,), self.timeout_s, **more)  # type: ignore[arg-type]
+            return EtcdSettings((self.endpoint,), self.timeout_s, **more)
         return EtcdSettings(
             (self.endpoint,),
             self.timeout_s,

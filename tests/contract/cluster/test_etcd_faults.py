@@ -7,7 +7,7 @@ import shutil
 import time
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -314,7 +314,7 @@ async def test_a_leader_that_loses_the_store_stops_before_its_lease_can_end_and_
     ],
 )
 def test_settings_that_cannot_work_or_would_tell_the_password_are_refused(
-    tmp_path: Path, wrong: dict[str, object]
+    tmp_path: Path, wrong: dict[str, Any]
 ) -> None:
     with pytest.raises(ConfigError):
-        replace(EtcdServer(tmp_path).settings(), **wrong)  # type: ignore[arg-type]
+        replace(EtcdServer(tmp_path).settings(), **wrong)

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import sys
 from contextlib import aclosing, asynccontextmanager, closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,8 +26,8 @@ DEADLINE_S = 30.0
 
 
 @asynccontextmanager
-async def opened(path: Path, **more: float) -> AsyncIterator[SqliteBackend]:
-    backend = SqliteBackend(SqliteSettings(path, **more))  # type: ignore[arg-type]
+async def opened(path: Path, **more: Any) -> AsyncIterator[SqliteBackend]:
+    backend = SqliteBackend(SqliteSettings(path, **more))
     try:
         yield backend
     finally:
@@ -190,9 +190,9 @@ async def test_values_of_other_types_are_broken_values(path: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"poll_min_s": 1, "poll_max_s": 0.5}, {"history": 0}])
-def test_settings_that_cannot_work_are_refused(path: Path, wrong: dict[str, float]) -> None:
+def test_settings_that_cannot_work_are_refused(path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
-        SqliteSettings(path, **wrong)  # type: ignore[arg-type]
+        SqliteSettings(path, **wrong)
 
 
 VISITOR = """

@@ -8,7 +8,7 @@ import secrets
 from contextlib import aclosing
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 DEADLINE_S = 30.0
 
 
-def member(name: str = "gw1", **more: object) -> Member:
-    return Member(name, secrets.token_hex(4), (ServingAddress(ip_address("198.18.0.1")),), **more)  # type: ignore[arg-type]
+def member(name: str = "gw1", **more: Any) -> Member:
+    return Member(name, secrets.token_hex(4), (ServingAddress(ip_address("198.18.0.1")),), **more)
 
 
 def a_move(sa: str = "peer-1") -> MoveRecord:

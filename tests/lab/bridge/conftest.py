@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobikectl.bridge.speakers import BridgeSettings
 from mobikectl.charon.rmobike import Rmobike
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 __all__ = ["Ends", "beside", "flows", "lab", "pair", "patient"]
 
 
-def patient(*spoken: Spoken, **options: object) -> BridgeSettings:
+def patient(*spoken: Spoken, **options: Any) -> BridgeSettings:
     """Settings with a machine that looks for another address soon."""
     return BridgeSettings(
         speak=frozenset(spoken),
         retransmission=PATIENT,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mobikectl.charon.sa_events import SaDown, SaRekeyed, SaUp
 from mobikectl.charon.tracker import SaFeed
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HERE, THERE = ip_address("198.18.0.1"), ip_address("198.18.0.2")
 
 
-def an_sa(uniqueid: int, peer: str = "client", **more: object) -> IkeSa:
+def an_sa(uniqueid: int, peer: str = "client", **more: Any) -> IkeSa:
     spis = {"initiator_spi": uniqueid * 10, "responder_spi": uniqueid * 10 + 1}
     return IkeSa(
         uniqueid,
@@ -26,7 +26,7 @@ def an_sa(uniqueid: int, peer: str = "client", **more: object) -> IkeSa:
         IkeState.ESTABLISHED,
         Path(HERE, THERE),
         remote_id=peer,
-        **(spis | more),  # type: ignore[arg-type]
+        **(spis | more),
     )
 
 

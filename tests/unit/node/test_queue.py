@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobikectl.cluster.records import Versioned
 from mobikectl.node.queue import Limits, Queue
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 HERE, THERE = ip_address("198.19.0.1"), ip_address("198.19.0.2")
 
 
-def put(queue: Queue, *numbers: int, **more: object) -> None:
+def put(queue: Queue, *numbers: int, **more: Any) -> None:
     for number in numbers:
-        queue.put(Versioned(replace(a_move(number), **more), 1))  # type: ignore[arg-type]
+        queue.put(Versioned(replace(a_move(number), **more), 1))
 
 
 def take(queue: Queue, now: float = 0.0, *, peer: IpAddress = HERE, rate: float | None = None) -> list[int]:

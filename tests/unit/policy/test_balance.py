@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -308,9 +309,9 @@ def test_an_implicit_switch_takes_all_behind_the_peers_address_along() -> None:
 
 
 @pytest.mark.parametrize("what", [{"pinned": True}, {"behind_nat": True}, {"capability": Capability.NONE}])
-def test_an_address_with_one_ike_sa_that_must_not_be_steered_is_not_steered(what: dict[str, object]) -> None:
+def test_an_address_with_one_ike_sa_that_must_not_be_steered_is_not_steered(what: dict[str, Any]) -> None:
     rows = sas("g1", EVEN, capability=Capability.MOBIKE, peer="shared")
-    rows[7] = replace(rows[7], **what)  # type: ignore[arg-type]
+    rows[7] = replace(rows[7], **what)
     decided = plan(view([node(1, drained=True), node(2)], rows), settings(), NOW)
     assert decided.moves == ()
 
@@ -318,10 +319,10 @@ def test_an_address_with_one_ike_sa_that_must_not_be_steered_is_not_steered(what
 # Within a node.
 
 
-def two_uplinks(**more: object) -> tuple[ServingAddress, ServingAddress]:
+def two_uplinks(**more: Any) -> tuple[ServingAddress, ServingAddress]:
     first = ServingAddress(ip_address("198.18.1.1"), bytes_per_s=500.0)
     second = ServingAddress(ip_address("198.18.2.1"), bytes_per_s=500.0)
-    return replace(first, **more), second  # type: ignore[arg-type]
+    return replace(first, **more), second
 
 
 def test_what_is_served_over_a_dead_uplink_is_steered_to_the_other_one_by_the_new_address() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,9 @@ from mobikectl.policy.explain import explain
 from .balance_clusters import NOW, node, sas, settings, view
 
 
-def told(**more: object) -> str:
+def told(**more: Any) -> str:
     nodes = [node(1, drained=True, site="east"), node(2, site="east"), node(3, site="west")]
-    rows = [replace(row, **more) for row in sas("g1", [5.0] * 3, site="east")]  # type: ignore[arg-type]
+    rows = [replace(row, **more) for row in sas("g1", [5.0] * 3, site="east")]
     return "\n".join(explain(view(nodes, rows), settings(), NOW, "g1-001"))
 
 

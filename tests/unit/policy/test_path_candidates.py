@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,6 +21,9 @@ from mobikectl.policy.settings import (
 )
 
 from .path_world import GATEWAY, LINKS, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ANY = PathSettings()
 SIX, GATEWAY6 = ip_address("2001:db8:1::2"), ip_address("2001:db8:ff::1")
@@ -109,8 +113,8 @@ def test_an_ignored_link_that_the_sa_uses_already_is_not_taken_from_it() -> None
     assert found(World(sas=[sa_on(B)]), settings)[A] == {ObjectionKind.LINK_IGNORED}
 
 
-def best(settings: PathSettings, **more: object) -> Path:
-    world = World(sas=[sa_on(B)], **more)  # type: ignore[arg-type]
+def best(settings: PathSettings, **more: Any) -> Path:
+    world = World(sas=[sa_on(B)], **more)
     return candidates(world.sas[0], world.state(), settings)[0].path
 
 
@@ -172,9 +176,9 @@ def test_the_first_matching_rule_holds() -> None:
         lambda: PathSettings(max_paths=0),
     ],
 )
-def test_settings_that_make_no_sense_are_refused_with_what_was_expected(wrong: object) -> None:
+def test_settings_that_make_no_sense_are_refused_with_what_was_expected(wrong: Callable[[], object]) -> None:
     with pytest.raises(ConfigError, match="expected"):
-        wrong()  # type: ignore[operator]
+        wrong()
 
 
 def test_probe_targets_of_another_family_are_left_out() -> None:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from mobikectl.model import Path
 from mobikectl.policy.paths import decide
 from mobikectl.policy.settings import EndOfPaths
-from mobikectl.policy.state import IndicationKind, MoveKind, MoveSa, ProbePath, TerminateSa
+from mobikectl.policy.state import Decision, IndicationKind, MoveKind, MoveSa, ProbePath, TerminateSa
 
 from .path_world import GATEWAY, PREFER_WIRED, RADIO, SECOND_GATEWAY, WIRED, A, B, World, sa_on
 
@@ -31,7 +31,7 @@ CALM = replace(
 class Watched(World):
     """A world that checks each decision as it is made."""
 
-    def decide(self):  # type: ignore[no-untyped-def]
+    def decide(self) -> Decision:
         before = self.state()
         again = decide(before, self.settings, self.now)
         decision = super().decide()

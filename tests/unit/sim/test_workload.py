@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -58,7 +60,7 @@ def test_the_same_seed_gives_the_same_clients_and_another_seed_others() -> None:
         {"plan_every_s": 0},
     ],
 )
-def test_a_scenario_that_cannot_be_is_refused_with_a_hint(bad: dict[str, float]) -> None:
+def test_a_scenario_that_cannot_be_is_refused_with_a_hint(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        Scenario(**bad)  # type: ignore[arg-type]
+        Scenario(**bad)
     assert caught.value.hint

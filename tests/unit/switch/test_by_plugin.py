@@ -79,7 +79,7 @@ class Scene:
 
     async def move(self, mechanism: Mechanism | None = None, **more: Any) -> Move:
         executor = MoveExecutor(
-            self.world,
+            self.world.charon,
             self.world,
             EventLog(),
             data_plane_s=0.1,
@@ -163,9 +163,11 @@ async def test_a_peer_that_is_asked_back_again_and_again_fails_and_leaves_no_rou
     assert len(scene.plugin.asked) == 2
 
 
-async def test_a_switch_that_no_event_told_of_is_seen_when_charon_is_asked() -> None:
+async def test_a_switch_that_no_event_told_of_is_seen_when_charon_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scene = Scene(initiator=False)
-    refresh = scene.world.refresh
+    refresh = scene.world.charon.refresh
 
     async def find_it_there(uniqueid: int) -> IkeSa | None:
         if scene.plugin.asked and scene.link.peer(7) is None:
@@ -176,7 +178,7 @@ async def test_a_switch_that_no_event_told_of_is_seen_when_charon_is_asked() -> 
         scene.answer(SwitchTimeout(7, token, "no-update"))
         scene.link.forget(7)
 
-    scene.world.refresh = find_it_there  # type: ignore[method-assign]
+    monkeypatch.setattr(scene.world.charon, "refresh", find_it_there)
     scene.plugin.reaction = lambda *told: asyncio.get_running_loop().call_later(0.05, moved_silently, *told)
     assert (await scene.move()).state is MoveState.VERIFIED
 

@@ -35,17 +35,20 @@ class World(Steering):
         self.no_route = self.follows_not = self.dies = self.hangs = False
         self.children_lost = self.child_elsewhere = False
         self.traffic: Callable[[Path], bool] = lambda _path: True
+        self.led_to: Callable[[Path], Path] = lambda path: path
+        """Where charon goes when it is shown a path."""
         self.used_by_others: set[object] = set()
         self.slow = 0.0
         """Seconds that the kernel takes to answer after it has changed a route."""
         self.packets = 100
         self.sent = 100
-        self._changed = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.charon = Charon(self)
 
     def _set(self, sa: IkeSa | None) -> None:
         self.sa = sa
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     @property
     def steers(self) -> tuple[Steer, ...]:
@@ -63,7 +66,7 @@ class World(Steering):
         await asyncio.sleep(self.slow)
         return Steer(before, None, 1) if before else None
 
-    async def restore(self, remote: object, before: Steer | None) -> None:  # type: ignore[override]
+    async def restore(self, remote: object, before: Steer | None) -> None:
         await asyncio.sleep(self.slow)
         if before is None:
             self.routes.pop(remote, None)
@@ -72,6 +75,7 @@ class World(Steering):
         asyncio.get_running_loop().call_later(0.01, self._follow, before.path if before else VIA_A)
 
     def _follow(self, path: Path) -> None:
+        path = self.led_to(path)
         if self.dies:
             self._set(None)
         elif self.sa is not None and not self.follows_not:
@@ -79,37 +83,46 @@ class World(Steering):
             state = ChildState.DELETING if lost else ChildState.INSTALLED
             self._set(replace(self.sa, path=path, children=(replace(self.sa.children[0], state=state),)))
 
+    async def kernel_check(self, sa: IkeSa, path: Path) -> str | None:
+        return "CHILD_SA net is still on the old pair" if self.child_elsewhere else None
+
+
+class Charon:
+    """What the executor asks charon of a world's SA."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
     def find(self, uniqueid: int) -> IkeSa | None:
-        return self.sa if self.sa is not None and uniqueid == 7 else None
+        return self.world.sa if self.world.sa is not None and uniqueid == 7 else None
 
     def shared(self, remote: object, uniqueid: int) -> bool:
-        return remote in self.used_by_others
+        return remote in self.world.used_by_others
 
     async def refresh(self, uniqueid: int) -> IkeSa | None:
-        if self.hangs:
+        if self.world.hangs:
             raise CharonTimeoutError("charon does not answer")
-        if self.sa is None:
+        if self.world.sa is None:
             return None
-        self.sent += 1
-        self.packets += self.traffic(self.sa.path)
-        counters = Counters(packets_in=self.packets, packets_out=self.sent, idle_in_s=0.0)
-        return replace(self.sa, children=tuple(replace(c, counters=counters) for c in self.sa.children))
+        self.world.sent += 1
+        self.world.packets += self.world.traffic(self.world.sa.path)
+        counters = Counters(packets_in=self.world.packets, packets_out=self.world.sent, idle_in_s=0.0)
+        return replace(
+            self.world.sa, children=tuple(replace(c, counters=counters) for c in self.world.sa.children)
+        )
 
     async def wait(self, predicate: Callable[[], bool], timeout: float) -> bool:
         try:
             async with asyncio.timeout(timeout):
                 while not predicate():
-                    await self._changed.wait()
+                    await self.world.changed.wait()
         except TimeoutError:
             return predicate()
         return True
 
-    async def kernel_check(self, sa: IkeSa, path: Path) -> str | None:
-        return "CHILD_SA net is still on the old pair" if self.child_elsewhere else None
-
 
 def executor(world: World) -> MoveExecutor:
-    return MoveExecutor(world, world, EventLog(), child_check=world.kernel_check, data_plane_s=0.1)
+    return MoveExecutor(world.charon, world, EventLog(), child_check=world.kernel_check, data_plane_s=0.1)
 
 
 def order(path: Path = VIA_B, *, give_back: bool = True, sa: int = 7) -> MoveOrder:
@@ -192,13 +205,12 @@ SECOND_ADDRESS = ip_address("198.18.9.2")
 
 async def test_an_sa_that_goes_to_another_address_of_the_peer_is_moved_there() -> None:
     world = World()
-    follow = world._follow
 
-    def stray(path: Path) -> None:
+    def stray(path: Path) -> Path:
         astray = world.sa is not None and world.sa.path == VIA_A
-        follow(Path(A, SECOND_ADDRESS) if astray else path)
+        return Path(A, SECOND_ADDRESS) if astray else path
 
-    world._follow = stray  # type: ignore[method-assign]
+    world.led_to = stray
     move = await executor(world).move(order())
     assert (move.state, move.after) == (MoveState.VERIFIED, Path(B, SECOND_ADDRESS)), move.reason
     assert world.routes == {GATEWAY: VIA_B, SECOND_ADDRESS: Path(B, SECOND_ADDRESS)}
@@ -207,8 +219,7 @@ async def test_an_sa_that_goes_to_another_address_of_the_peer_is_moved_there() -
 async def test_an_address_of_the_peer_that_other_sas_use_is_not_steered_for_one_that_went_there() -> None:
     world = World()
     world.used_by_others = {SECOND_ADDRESS}
-    follow = world._follow
-    world._follow = lambda _path: follow(Path(A, SECOND_ADDRESS))  # type: ignore[method-assign]
+    world.led_to = lambda _path: Path(A, SECOND_ADDRESS)
     move = await executor(world).move(order())
     assert move.state is MoveState.UNDONE
     assert "other IKE_SAs" in move.reason
@@ -219,8 +230,7 @@ async def test_an_sa_that_went_to_another_address_of_the_peer_and_no_further_is_
     None
 ):
     world = World()
-    follow = world._follow
-    world._follow = lambda _path: follow(Path(A, SECOND_ADDRESS))  # type: ignore[method-assign]
+    world.led_to = lambda _path: Path(A, SECOND_ADDRESS)
     move = await executor(world).move(order())
     assert move.state is MoveState.UNDONE
     assert world.routes == {GATEWAY: VIA_A}
@@ -278,7 +288,9 @@ async def test_a_move_that_is_cancelled_twice_puts_back_what_was_in_force_all_th
     assert not works.busy(GATEWAY)
 
 
-async def test_a_cancelled_move_whose_undoing_fails_is_cancelled_and_says_so() -> None:
+async def test_a_cancelled_move_whose_undoing_fails_is_cancelled_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World()
     works = executor(world)
     await works.move(order(VIA_B))
@@ -287,7 +299,7 @@ async def test_a_cancelled_move_whose_undoing_fails_is_cancelled_and_says_so() -
     async def broken(_remote: object, _before: object) -> None:
         raise NetlinkError("no answer from the kernel")
 
-    world.restore = broken  # type: ignore[assignment]
+    monkeypatch.setattr(world, "restore", broken)
     task = asyncio.create_task(works.move(order(VIA_A)))
     await asyncio.sleep(0.02)
     task.cancel()
@@ -296,14 +308,16 @@ async def test_a_cancelled_move_whose_undoing_fails_is_cancelled_and_says_so() -
     assert "no answer from the kernel" in works.history[-1].reason
 
 
-async def test_a_charon_that_never_answers_does_not_hold_a_move_beyond_its_time() -> None:
+async def test_a_charon_that_never_answers_does_not_hold_a_move_beyond_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = World()
 
     async def stuck(_uniqueid: int) -> IkeSa | None:
         await asyncio.sleep(60)
         return None
 
-    world.refresh = stuck  # type: ignore[method-assign]
+    monkeypatch.setattr(world.charon, "refresh", stuck)
     async with asyncio.timeout(2):
         move = await executor(world).move(order())
     assert (move.state, move.blame) == (MoveState.UNDONE, Blame.HOST)

@@ -19,6 +19,7 @@ from mobikectl.wire.ha import (
     HaAttribute,
     HaMessage,
     HaType,
+    HaValue,
     Host,
     Identity,
     IkeId,
@@ -177,7 +178,9 @@ def test_a_message_that_would_be_too_long_is_not_written() -> None:
         ((A.IKE_ID, ID),),
     ],
 )
-def test_a_message_that_cannot_be_said_cannot_be_built(items: tuple) -> None:
+def test_a_message_that_cannot_be_said_cannot_be_built(
+    items: tuple[tuple[HaAttribute, HaValue], ...],
+) -> None:
     with pytest.raises(DecodeError):
         HaMessage(HaType.IKE_MID_INITIATOR, items)
 

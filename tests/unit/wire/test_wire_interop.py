@@ -37,6 +37,8 @@ from .charon_log import LoggedMessage, read_log
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mobikectl.wire.notify import NotifyData
+
 pytestmark = [
     pytest.mark.charon,
     pytest.mark.netns,
@@ -108,7 +110,7 @@ class Seen:
         response = Message.from_bytes(self.datagrams[1].message)
         return response.initiator_spi, response.responder_spi
 
-    def notifies(self, exchange: str, *, sent: bool, response: bool) -> list[tuple]:
+    def notifies(self, exchange: str, *, sent: bool, response: bool) -> list[tuple[NotifyData, ...]]:
         """The typed notifies of each message of that kind that has any."""
         found = [
             typed_notifies(tuple(message.notifies))
@@ -202,7 +204,7 @@ def test_additional_addresses_are_the_configured_ones(seen: Seen) -> None:
     (from_client,) = seen.notifies("IKE_AUTH", sent=True, response=False)
     (from_gateway,) = seen.notifies("IKE_AUTH", sent=False, response=True)
     assert from_client[:1] == from_gateway[:1] == (MobikeSupported(),)
-    assert not from_client[0].responder_initiated
+    assert not any(typed.responder_initiated for typed in from_client if isinstance(typed, MobikeSupported))
     assert set(from_client[1:]) == {AdditionalIp4Address(CLIENT2)}
     assert set(from_gateway[1:]) == {
         AdditionalIp4Address(IPv4Address("198.18.8.1")),

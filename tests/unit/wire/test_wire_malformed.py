@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -34,6 +35,9 @@ from mobikectl.wire.rmobike import SwitchToIpAddress
 
 from . import wire_strategies as strategies
 from .wire_vectors import Vector, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SOUND = [vector for vector in load() if not vector.malformed]
 V4, V6 = IPv4Address("198.18.0.1"), IPv6Address("2001:db8::1")
@@ -210,7 +214,7 @@ def test_a_redirect_cannot_come_from_a_name() -> None:
         lambda: CURRENT.encode(DisconnectNotify(1)),
     ],
 )
-def test_a_value_that_no_octets_can_say_cannot_be_made(make: object) -> None:
+def test_a_value_that_no_octets_can_say_cannot_be_made(make: Callable[[], object]) -> None:
     with pytest.raises(DecodeError):
         make()
 
@@ -358,7 +362,9 @@ def test_only_the_single_octet_r_advertises_responder_initiated_updates() -> Non
 
 
 @given(strategies.chains, st.integers(0, 400), st.integers(1, 255))
-def test_a_chain_with_one_octet_changed_is_read_or_told(chain: tuple, where: int, change: int) -> None:
+def test_a_chain_with_one_octet_changed_is_read_or_told(
+    chain: tuple[Payload, ...], where: int, change: int
+) -> None:
     octets = bytearray(encode_chain(chain))
     if not octets:
         return

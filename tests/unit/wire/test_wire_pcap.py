@@ -12,11 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobikectl.errors import ConfigError, DecodeError
+from mobikectl.model import IpAddress
 from mobikectl.wire import pcap
 from mobikectl.wire.ike import Message, Payload
 from mobikectl.wire.pcap import Datagram, is_capture, read_capture
 
 from .wire_vectors import DIRECTORY, load
+
+Ends = tuple[IpAddress, IpAddress]
 
 CHARON = (DIRECTORY / "charon-5.9.8.pcap").read_bytes()
 MESSAGE = Message(1, 2, 37, 8, 3, (Payload(43, b"hello"),)).to_bytes()
@@ -24,7 +27,7 @@ V4 = (ip_address("198.18.0.1"), ip_address("198.18.1.1"))
 V6 = (ip_address("2001:db8::1"), ip_address("2001:db8::2"))
 
 
-def packet(payload: bytes, *, port: int = 500, ips: tuple = V4) -> dpkt.Packet:
+def packet(payload: bytes, *, port: int = 500, ips: Ends = V4) -> dpkt.Packet:
     udp = dpkt.udp.UDP(sport=port, dport=port, data=payload, ulen=8 + len(payload))
     source, destination = (ip.packed for ip in ips)
     if ips[0].version == 4:
@@ -68,7 +71,7 @@ def test_the_messages_of_real_charons_are_found_with_their_addresses_and_without
 
 @pytest.mark.parametrize("ips", [V4, V6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("ng", [False, True], ids=["pcap", "pcapng"])
-def test_raw_ip_and_ethernet_are_read(ips: tuple, ng: bool) -> None:
+def test_raw_ip_and_ethernet_are_read(ips: Ends, ng: bool) -> None:
     inner = packet(MESSAGE, ips=ips)
     wanted = [Datagram(1000.0, ips[0], 500, ips[1], 500, MESSAGE)]
     assert list(read_capture(capture(bytes(inner), ng=ng, link=101))) == wanted

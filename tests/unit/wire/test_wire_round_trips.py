@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from mobikectl.errors import DecodeError
 from mobikectl.wire import json as wire_json
 from mobikectl.wire.dialects import CURRENT, DIALECTS, DUPONT_06, EVERY, KIVINEN_00, REDIRECT_01
 from mobikectl.wire.dupont import PeerAddressUpdate
-from mobikectl.wire.ike import Delete, Message, decode_chain, encode_chain
-from mobikectl.wire.notify import Dialect, Notify
+from mobikectl.wire.ike import Delete, Message, Payload, decode_chain, encode_chain
+from mobikectl.wire.notify import Dialect, Notify, NotifyData
 from mobikectl.wire.pfkey import AddressUpdate
 from mobikectl.wire.redirect import Redirect
 
@@ -27,7 +28,7 @@ KINDS = [
 ]
 
 
-def spoken(dialect: Dialect, kind: type) -> st.SearchStrategy:
+def spoken(dialect: Dialect, kind: type[NotifyData]) -> st.SearchStrategy[Any]:
     """Values of a class that the dialect can say (the redirect draft has no nonce)."""
     values = strategies.BY_KIND[kind]
     if dialect is REDIRECT_01 and kind is Redirect:
@@ -41,13 +42,14 @@ def test_every_typed_notify_of_every_dialect_is_tested() -> None:
 
 
 @pytest.mark.parametrize(("dialect", "kind"), KINDS)
-def test_a_typed_notify_comes_back_from_its_octets(dialect: Dialect, kind: type) -> None:
+def test_a_typed_notify_comes_back_from_its_octets(dialect: Dialect, kind: type[NotifyData]) -> None:
     @given(spoken(dialect, kind))
-    def check(typed: object) -> None:
+    def check(typed: NotifyData) -> None:
         body = dialect.encode(typed).to_body()
         notify = Notify.from_body(body)
         assert notify.to_body() == body
         back = dialect.decode(notify)
+        assert back is not None
         assert back == typed
         assert type(back) is kind
         assert dialect.encode(back).to_body() == body
@@ -56,7 +58,9 @@ def test_a_typed_notify_comes_back_from_its_octets(dialect: Dialect, kind: type)
 
 
 @pytest.mark.parametrize(("dialect", "kind"), KINDS)
-def test_any_data_that_is_accepted_is_written_back_octet_for_octet(dialect: Dialect, kind: type) -> None:
+def test_any_data_that_is_accepted_is_written_back_octet_for_octet(
+    dialect: Dialect, kind: type[NotifyData]
+) -> None:
     number = dialect.number_of(kind)
 
     @given(st.binary(max_size=90))
@@ -65,15 +69,16 @@ def test_any_data_that_is_accepted_is_written_back_octet_for_octet(dialect: Dial
             typed = dialect.decode(Notify(number, data))
         except DecodeError:
             return
+        assert typed is not None
         assert dialect.encode(typed).data == data
 
     check()
 
 
 @pytest.mark.parametrize(("dialect", "kind"), KINDS)
-def test_a_typed_notify_comes_back_from_its_json(dialect: Dialect, kind: type) -> None:
+def test_a_typed_notify_comes_back_from_its_json(dialect: Dialect, kind: type[NotifyData]) -> None:
     @given(spoken(dialect, kind))
-    def check(typed: object) -> None:
+    def check(typed: NotifyData) -> None:
         notify = dialect.encode(typed)
         text = json.dumps(wire_json.notify_to_json(notify, dialect))
         assert '"value"' in text
@@ -100,7 +105,7 @@ def test_a_peer_address_update_comes_back_from_its_octets(update: PeerAddressUpd
 
 
 @given(strategies.chains)
-def test_a_payload_chain_comes_back_from_its_octets(chain: tuple) -> None:
+def test_a_payload_chain_comes_back_from_its_octets(chain: tuple[Payload, ...]) -> None:
     first = chain[0].type if chain else 0
     assert decode_chain(encode_chain(chain), first) == chain
 
@@ -119,7 +124,9 @@ def test_a_message_comes_back_from_its_json_whatever_its_payloads_hold(
 
 
 @given(strategies.address_updates, st.sampled_from(["little", "big"]))
-def test_a_pf_key_update_comes_back_from_its_octets_and_its_json(update: AddressUpdate, order: str) -> None:
+def test_a_pf_key_update_comes_back_from_its_octets_and_its_json(
+    update: AddressUpdate, order: Literal["little", "big"]
+) -> None:
     data = update.to_bytes(order)
     assert len(data) % 8 == 0
     assert AddressUpdate.from_bytes(data, order) == update

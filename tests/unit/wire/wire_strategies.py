@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 from string import ascii_letters, digits
+from typing import Any
 
 from hypothesis import strategies as st
 
 from mobikectl.wire import dialects, dupont, ike, kivinen, mobike, pfkey, redirect, rmobike
-from mobikectl.wire.notify import Notify
+from mobikectl.wire.notify import Notify, NotifyData
 
 ip4 = st.builds(IPv4Address, st.integers(0, 2**32 - 1))
 ip6 = st.builds(IPv6Address, st.integers(0, 2**128 - 1))
@@ -20,22 +21,24 @@ names = st.builds(redirect.Fqdn, st.lists(labels, min_size=1, max_size=3).map(".
 nonces = st.one_of(st.just(b""), st.binary(min_size=16, max_size=256))
 
 
-def pairs(make: object) -> st.SearchStrategy:  # two addresses of one family
-    return st.one_of(st.tuples(ip4, ip4), st.tuples(ip6, ip6)).map(make)
+Pair = tuple[IPv4Address, IPv4Address] | tuple[IPv6Address, IPv6Address]
+
+pairs: st.SearchStrategy[Pair] = st.one_of(st.tuples(ip4, ip4), st.tuples(ip6, ip6))
+"""Two addresses of one family."""
 
 
-def no_nats(pair: tuple) -> st.SearchStrategy:
+def no_nats(pair: Pair) -> st.SearchStrategy[mobike.NoNatsAllowed]:
     return st.builds(mobike.NoNatsAllowed, st.just(pair[0]), st.just(pair[1]), ports, ports)
 
 
-BY_KIND: dict[type, st.SearchStrategy] = {
+BY_KIND: dict[type[NotifyData], st.SearchStrategy[Any]] = {
     mobike.MobikeSupported: st.builds(mobike.MobikeSupported, st.binary(max_size=300)),
     mobike.AdditionalIp4Address: st.builds(mobike.AdditionalIp4Address, ip4),
     mobike.AdditionalIp6Address: st.builds(mobike.AdditionalIp6Address, ip6),
     mobike.NoAdditionalAddresses: st.builds(mobike.NoAdditionalAddresses),
     mobike.UpdateSaAddresses: st.builds(mobike.UpdateSaAddresses),
     mobike.Cookie2: st.builds(mobike.Cookie2, st.binary(min_size=8, max_size=64)),
-    mobike.NoNatsAllowed: pairs(lambda pair: pair).flatmap(no_nats),
+    mobike.NoNatsAllowed: pairs.flatmap(no_nats),
     mobike.UnacceptableAddresses: st.builds(mobike.UnacceptableAddresses),
     mobike.UnexpectedNatDetected: st.builds(mobike.UnexpectedNatDetected),
     mobike.NatDetectionSourceIp: st.builds(mobike.NatDetectionSourceIp, digests),
@@ -117,7 +120,7 @@ messages = st.builds(
 )
 
 
-def _address_update(ends: tuple) -> st.SearchStrategy:
+def _address_update(ends: tuple[Pair, Pair]) -> st.SearchStrategy[pfkey.AddressUpdate]:
     old, new = ends
     return st.builds(
         pfkey.AddressUpdate,
@@ -129,4 +132,4 @@ def _address_update(ends: tuple) -> st.SearchStrategy:
     )
 
 
-address_updates = st.tuples(pairs(lambda pair: pair), pairs(lambda pair: pair)).flatmap(_address_update)
+address_updates = st.tuples(pairs, pairs).flatmap(_address_update)
