@@ -203,10 +203,10 @@ class Gateway:
         self._note("replay")
         self.chain = chain
         if self.takes_chains:
-            told = [
+            ours, theirs = [
                 each.need(A.MID, int) for kind in MIDS for each in chain.messages if each.kind is kind
             ] or [1, 1]
-            self.sa = HeldSa(SPIS, 5, False, False, False, *told, self.address, CLIENT, ((100, 101),))
+            self.sa = HeldSa(SPIS, 5, False, False, False, ours, theirs, self.address, CLIENT, ((100, 101),))
             self.kernel = {100: replay(), 101: replay()}
 
     def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
