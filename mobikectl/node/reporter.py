@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUIET = 20.0
-"""A measurement that took so long is followed by a pause of at least so many times that."""
+"""A measurement that took so long is followed by a pause of at least so many times that, but for `LATE`."""
+LATE = 3.0
+"""The pause is at most this part of how old numbers may be for others to plan with: a busy node is not unknown."""
 POOLS_S = 60.0
 REFRESH_S = 10.0
 """How often all that changed is written, also what changed so little that the others need not know at once."""
@@ -137,7 +139,8 @@ class Reporter:
                 self._complain("")
             except (CharonError, NetlinkError, PrivilegeError) as error:
                 self._complain(str(error))
-            await asyncio.sleep(max(self._settings.report_s, QUIET * (self._clock() - began)))
+            stale_after_s = self._settings.policy.stale_after_s
+            await asyncio.sleep(pause_s(self._clock() - began, self._settings.report_s, stale_after_s))
 
     async def _measure_once(self) -> None:
         stats = await commands.stats(self._beside.session)
@@ -299,3 +302,8 @@ class Reporter:
         if changed:
             await presence.report_sas(changed)
             parts.written(changed)
+
+
+def pause_s(took_s: float, report_s: float, stale_after_s: float) -> float:
+    """Given how long a measurement took, how often to report and when that is too old, return the pause after it."""
+    return max(report_s, min(QUIET * took_s, stale_after_s / LATE))
