@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -51,15 +52,15 @@ class Sites:
         self.moves = 0
 
     async def call(
-        self, node: str, verb: str, payload: SecretBytes, *, token: int = 0, deadline: float
+        self, source: str, node: str, verb: str, payload: SecretBytes, *, deadline: float
     ) -> SecretBytes:
         if node in self.cut:
             raise TransferUnreachableError(f"{node} is cut off", maybe_done=verb != OFFER)
         intake = self.sites[node].intake
         handlers: dict[str, Any] = {
             OFFER: (Offer, intake.offer),
-            START: (Start, intake.start),
-            RECALL: (Recall, intake.recall),
+            START: (Start, partial(intake.start, source=source)),
+            RECALL: (Recall, partial(intake.recall, source=source)),
         }
         kind, handle = handlers[verb]
         try:
@@ -96,7 +97,7 @@ class Sites:
             control,
             broker,
             sequences,
-            self,
+            _Caller(self, name),
             is_out=self.is_out,
             told=lambda _, handover: states.append(handover.state.value),
             times=HandingTimes(offer_s=15, start_s=15, recall_s=5),
@@ -115,6 +116,17 @@ class Sites:
 
     async def move(self, source: str, target: str, *, r: bool = False) -> Handover:
         return await self.sites[source].handing.hand_over(await self.order(source, target, r=r))
+
+
+@dataclass(frozen=True)
+class _Caller:
+    all: Sites
+    source: str
+
+    async def call(
+        self, node: str, verb: str, payload: SecretBytes, *, token: int = 0, deadline: float
+    ) -> SecretBytes:
+        return await self.all.call(self.source, node, verb, payload, deadline=deadline)
 
 
 @asynccontextmanager

@@ -92,6 +92,8 @@ class Standbys:
             times=ReplicatorTimes(look_s=0.1, call_s=40, rest_s=0.5, compare_s=1.0),
         )
         self.of[name] = made
+        site.handing._keeper = copies
+        site.intake._came = made.replicator.came
         return made
 
     async def look(self) -> None:

@@ -20,10 +20,12 @@ from mobikectl.cluster.settings import SqliteSettings, StoreSettings, open_store
 from mobikectl.errors import LostRaceError
 from mobikectl.lab.capture import open_in
 from mobikectl.node.failover import Failover
+from mobikectl.node.watching import Step, TargetStep
 from mobikectl.observe.events import EventLog
 from mobikectl.policy.cluster import Reason, ServingAddress
 from mobikectl.probe.ike import request
 from mobikectl.probe.sockets import connect_datagram, open_bound
+from mobikectl.protocol.handover import SourceState
 
 from .lab import spis_of
 from .standbys import Standbys, standbys_of
@@ -220,6 +222,30 @@ async def test_what_a_restarted_charon_lost_is_served_by_its_standby(ring: MoveL
     assert (move.state, move.target) == (MoveState.VERIFIED, standby)
     assert "lost" in move.steps[0].note
     await works(ring, standby)
+
+
+@pytest.mark.parametrize(
+    ("step", "r"),
+    [(TargetStep.ANSWER, True), (SourceState.HOLDING, False), (SourceState.HANDED_OVER, True)],
+)
+async def test_a_target_whose_charon_dies_as_its_client_comes_is_followed_by_the_source(
+    ring: MoveLab, world: World, step: TargetStep | SourceState, r: bool
+) -> None:
+    await copied(ring, world.standbys)
+    world.standbys.cut.add("gw3")  # nobody but the source can have a copy
+
+    async def watch(taken: Step) -> None:
+        if taken.what is step:
+            await die(ring, "gw2")
+
+    sites = world.standbys.sites.sites
+    sites["gw1"].handing._watch = sites["gw2"].intake._watch = watch
+    assert (await world.standbys.sites.move("gw1", "gw2", r=r)).state is SourceState.HANDED_OVER
+    await ring.gateways["gw2"].start()
+    [move] = await world.until(lambda moves: bool(moves) and moves[-1].done, timeout=60)
+    assert (move.state, move.source, move.target) == (MoveState.VERIFIED, "gw2", "gw1"), move.steps
+    await works(ring, "gw1")
+    assert not await ring.sas("gw2")
 
 
 async def test_a_claim_of_what_another_node_serves_is_given_up(ring: MoveLab, world: World) -> None:
