@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack, suppress
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,7 @@ async def hold(socket: str) -> None:
         while line := (await reader.readline()).decode().split():
             answer: dict[str, Any] = {}
             if line[0] == "complete":
-                wanted = int(line[1])
-                await tracker.until(lambda t, n=wanted: complete(t, n), DEADLINE)
+                await tracker.until(partial(complete, count=int(line[1])), DEADLINE)
                 answer["at"] = last[0]
             elif line[0] == "resync":
                 start, cpu = time.monotonic(), time.process_time()

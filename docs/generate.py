@@ -171,9 +171,12 @@ def _with_words(text: str, hint: Any) -> str:
 
 
 def _default(field: Field[Any]) -> str:
-    if field.default is MISSING and field.default_factory is MISSING:
+    if field.default is not MISSING:
+        value = field.default
+    elif field.default_factory is not MISSING:
+        value = field.default_factory()
+    else:
         return "required"
-    value = field.default if field.default is not MISSING else field.default_factory()  # type: ignore[misc]
     return f"`{_toml(value)}`" if value is not None else "none"
 
 

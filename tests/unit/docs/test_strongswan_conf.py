@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "strongswan-conf"
 README = (FOLDER / "README.md").read_text()
-BLOCKS = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+BLOCKS: list[str] = re.findall(r"^```\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 CONNECTIONS = sorted(FOLDER.glob("*/*.swanctl.conf.in"))
 
 
