@@ -16,7 +16,7 @@ from mobikectl.cluster.view import RecentMoves, Seen, look, nodes
 from mobikectl.policy.cluster import Capability, ClusterSa, ClusterView, Mechanism
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mobikectl.cluster.records import Member, MoveRecord, NodeIntent, SaPart, SaRow, Versioned
     from mobikectl.cluster.state import ClusterSas, ClusterState, Journal
@@ -146,7 +146,7 @@ def put_together(
     }
     builder = _Builder(state, policy, now)
     for key, part in sorted(sas.parts.items()):
-        builder.take(part.value, parts[key][1])
+        builder.take(part, parts[key][1])
     moves = _seen_moves(journal, observed, builder.rows, policy, now)
     builder.put_moves(journal, moves)
     recent = _recent(moves, policy, now)
@@ -186,9 +186,12 @@ class _Builder:
         self.rows: dict[str, tuple[str, SaRow]] = {}
         self.sas: dict[str, ClusterSa] = {}
         self.notes: list[str] = []
+        self._told: dict[str, int] = {}
+        """Key of an IKE_SA -> the revision of the part that tells of it."""
 
-    def take(self, part: SaPart, at: float) -> None:
+    def take(self, versioned: Versioned[SaPart], at: float) -> None:
         """Given a part and when it was seen first, add its rows."""
+        part = versioned.value
         member = self._members.get(part.node)
         if member is None or member.instance != part.instance or not member.addresses:
             return
@@ -197,6 +200,7 @@ class _Builder:
                 self.notes.append(f"{row.key}: told of twice, by {self.rows[row.key][0]} and {part.node}")
                 continue
             self.rows[row.key] = (part.node, row)
+            self._told[row.key] = versioned.revision
             self.sas[row.key] = self._sa(member, row, at)
 
     def _sa(self, member: Member, row: SaRow, at: float) -> ClusterSa:
@@ -224,21 +228,31 @@ class _Builder:
             at_target.setdefault(node, set()).add(row.peer_id)
         for versioned in journal.moves:
             move, seen = versioned.value, moves[versioned.value.number]
+            keys = move.sas
+            if move.done and seen.first_at == -inf:
+                # It may have ended long ago: who told of an IKE_SA since knew, or tells of another of that name.
+                keys = tuple(key for key in keys if not self._is_newer(key, versioned))
             if move.state in FAILED and self._now - seen.since < RETRY_S:
-                self._rest(move, seen.since + RETRY_S)
+                self._rest(keys, seen.since + RETRY_S)
             arrived = move.state is MoveState.VERIFIED and self._now - seen.since < self._policy.settle_s
             if arrived or _is_pending(move, moves, self._now):
-                self._shift(move, seen, at_target.get(move.target, set()))
+                self._shift(move, keys, seen, at_target.get(move.target, set()))
 
-    def _rest(self, move: MoveRecord, until: float) -> None:
-        for key in move.sas:
+    def _is_newer(self, key: str, ended: Versioned[MoveRecord]) -> bool:
+        """Whether what is told of an IKE_SA was told after a move of that name ended, or is what that led to."""
+        node, row = self.rows.get(key, ("", None))
+        arrived = row is not None and (node, row.address) == (ended.value.target, ended.value.target_address)
+        return arrived or self._told.get(key, 0) > ended.revision
+
+    def _rest(self, keys: Iterable[str], until: float) -> None:
+        for key in keys:
             if (sa := self.sas.get(key)) is not None:
                 self.sas[key] = replace(sa, refused_until=max(sa.refused_until, until))
 
-    def _shift(self, move: MoveRecord, seen: SeenMove, at_target: set[str]) -> None:
+    def _shift(self, move: MoveRecord, keys: Iterable[str], seen: SeenMove, at_target: set[str]) -> None:
         target = self._members.get(move.target)
         known = {row.key: row for row in seen.rows}
-        for key in move.sas:
+        for key in keys:
             sa = self.sas.get(key)
             awaited = move.source in self._members or move.state is MoveState.VERIFIED
             if sa is None and awaited and key in known and target is not None and target.addresses:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
-from mobikectl.cluster.reading import RETRY_S, STUCK_S, Reading, served
+from mobikectl.cluster.reading import RETRY_S, STUCK_S, Observed, Reading, served
 from mobikectl.cluster.records import ClusterIntent, MoveState
 from mobikectl.policy.cluster import Capability, Health, Mechanism, Node, ServingAddress
 
@@ -171,6 +171,25 @@ def test_moves_that_had_ended_before_the_first_look_use_up_nothing() -> None:
     done = cluster.move(there, target=2)
     cluster.step(done, MoveState.REQUESTED, MoveState.MOVED, MoveState.VERIFIED)
     assert cluster.look().view.recent_moves == 0
+
+
+def test_what_its_node_tells_of_an_ike_sa_since_a_move_of_that_name_ended_holds_for_who_looks_first() -> None:
+    cluster = Cluster(1, 2)
+    left, tried, within = row(1, 1), row(1, 2), row(1, 3)
+    verified = (MoveState.REQUESTED, MoveState.MOVED, MoveState.VERIFIED)
+    cluster.serve(1, left, tried, within)
+    cluster.step(cluster.move(left, target=2), *verified)
+    cluster.step(cluster.move(tried, target=2), MoveState.REQUESTED, MoveState.TIMED_OUT)
+    cluster.step(cluster.move(within, target=1, target_address=address(1, 2)), *verified)
+    before = cluster.look()
+    assert the_sa(before, left.key)["owner"] == "gw2", "that part may be older than the move"
+    # charon was started anew since, and counts its IKE_SAs from one again.
+    cluster.serve(1, left, tried, replace(within, address=address(1, 2)))
+    cluster.observed = Observed()
+    reading = cluster.look()
+    found = [the_sa(reading, one.key) for one in (left, tried, within)]
+    assert [(sa["owner"], sa["pinned"], sa["refused_until"]) for sa in found] == [("gw1", False, -inf)] * 3
+    assert found[2]["address"] == 1
 
 
 def test_a_wary_reader_believes_a_report_when_it_saw_it_change() -> None:
