@@ -375,17 +375,18 @@ class HaBroker:
         for each in _both(spis):
             self._port.send(HaMessage.of(HaType.IKE_DELETE, (HaAttribute.IKE_ID, each)).to_bytes())
 
-    def renumber(self, spis: IkeSpis, ours: int) -> None:
-        """Given an IKE_SA that is served here, have charon's next request have this message ID.
+    def renumber(self, spis: IkeSpis, ours: int | None = None, theirs: int | None = None) -> None:
+        """Given an IKE_SA that is served here, have charon's next request, and the peer's, have these message IDs.
 
-        One that waits for its answer is sent again with it as soon as charon begins anything. charon tells of the next
-        exchange by itself. Raise CharonUnreachableError when charon does not listen.
+        None: as it is. A request of ours that waits for its answer is sent again as soon as charon begins anything.
+        charon tells of the next exchange by itself. Raise CharonUnreachableError when charon does not listen.
         """
+        counts = ((HaType.IKE_MID_INITIATOR, ours), (HaType.IKE_MID_RESPONDER, theirs))
         for each in _both(spis):
-            message = HaMessage.of(
-                HaType.IKE_MID_INITIATOR, (HaAttribute.IKE_ID, each), (HaAttribute.MID, ours)
-            )
-            self._port.send(message.to_bytes())
+            for kind, mid in counts:
+                if mid is not None:
+                    message = HaMessage.of(kind, (HaAttribute.IKE_ID, each), (HaAttribute.MID, mid))
+                    self._port.send(message.to_bytes())
 
     def forget(self, spis: IkeSpis) -> None:
         """Given an IKE_SA that left this node, forget its keys."""

@@ -5,6 +5,9 @@ the client took that is not known: it may have, and go on to send where its answ
 a message ID that it knows, and other content: that is no retransmission, and it is dropped without a word (RFC 7296
 section 2.3; strongSwan compares hashes). So our request is sent with that ID, and with the next one, until it answers.
 What answers has also learned where we are.
+
+The client's requests are the other half: one that the target took has used the message ID that we expect next, and what
+the client asks next would be dropped here. A client that is asked to come back tells which it is by what it asks then.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl
     from mobikectl.wire.ha_chain import IkeSpis
 
@@ -32,6 +37,9 @@ class CallTimes:
     """charon has taken another message ID."""
     look_s: float = 0.01
     rounds: int = 3
+    come_s: tuple[float, float] = (3.0, 6.0)
+    """A client that was asked to come does so with the message ID that is expected, and with the next one. It looks at
+    the path again each 2.5 s (strongSwan)."""
 
 
 async def called_back(
@@ -60,13 +68,40 @@ async def called_back(
     return False
 
 
+async def came_back(
+    control: SaControl, broker: ChainKeeper, spis: IkeSpis, expected: int, *, times: CallTimes | None = None
+) -> bool:
+    """Given an IKE_SA whose client was asked to come here, and which message ID of it is expected, take what it asks.
+
+    Return whether it came. If not, that message ID is expected as before. Raise CharonError.
+    """
+    times = times or CallTimes()
+    for number, within in zip((expected, expected + 1), times.come_s, strict=True):
+        if number != expected:
+            broker.renumber(spis, theirs=number)
+        held = await _until(
+            control, spis, range(number + 1, _MOST), within, times.look_s, lambda held: held.mid_responder
+        )
+        if held is None or not held.serving:
+            return False
+        if held.mid_responder > number:
+            return True
+    broker.renumber(spis, theirs=expected)
+    return False
+
+
 async def _until(
-    control: SaControl, spis: IkeSpis, wanted: range, within: float, every: float
+    control: SaControl,
+    spis: IkeSpis,
+    wanted: range,
+    within: float,
+    every: float,
+    mid: Callable[[HeldSa], int] = lambda held: held.mid_initiator,
 ) -> HeldSa | None:
-    """Return the IKE_SA as soon as our next message ID is a wanted one, or as it is later; None: it is gone."""
+    """Return the IKE_SA as soon as a message ID is a wanted one, or as it is later; None: it is gone."""
     deadline = time.monotonic() + within
     while True:
         held = await control.look(spis)
-        if held is None or held.mid_initiator in wanted or time.monotonic() > deadline:
+        if held is None or mid(held) in wanted or time.monotonic() > deadline:
             return held
         await asyncio.sleep(every)

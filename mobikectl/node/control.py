@@ -117,10 +117,10 @@ class ChainKeeper(Protocol):
     def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
         """Return the message IDs of its next requests, ours and the peer's, as charon told last; None: it did not."""
 
-    def renumber(self, spis: IkeSpis, ours: int) -> None:
-        """Have our next request, or the one that waits for its answer, have this message ID.
+    def renumber(self, spis: IkeSpis, ours: int | None = None, theirs: int | None = None) -> None:
+        """Have our next request, or the one that waits for its answer, and the peer's have these message IDs.
 
-        Raise CharonUnreachableError.
+        None: as it is. Raise CharonUnreachableError.
         """
 
     def remove(self, spis: IkeSpis) -> None:

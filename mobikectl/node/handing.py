@@ -23,7 +23,7 @@ from mobikectl.errors import (
     TransferUnreachableError,
 )
 from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
-from mobikectl.node.calling import called_back
+from mobikectl.node.calling import CallTimes, called_back, came_back
 from mobikectl.node.control import BusyError
 from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
@@ -71,6 +71,8 @@ class HandingTimes:
     """Between two tries of what must be done: the first and the longest."""
     sends_s: float = 2.0
     """How long the source may go on to send ESP after its numbers were read."""
+    call: CallTimes = field(default_factory=CallTimes)
+    """Of a client that is called back."""
 
 
 class Transfer(Protocol):
@@ -130,6 +132,8 @@ class _Work:
     """The peer was asked to switch and will come by itself."""
     started: bool = False
     """The target may have sent something to the peer."""
+    unsaid: bool = False
+    """The target went without a word whether the client had come."""
     stop: bool = False
     tries: int = 0
 
@@ -334,6 +338,7 @@ class Handing:
             stands = Standing.from_secret(answer).stands
         except MobikectlError as error:
             if await self._is_out(order.target, order.address):
+                work.unsaid = work.started
                 return Event.DONE, f"{order.target} is away and serves nothing"
             return Event.UNCLEAR, str(error)
         if stands is Stands.SERVED:
@@ -458,13 +463,17 @@ class Handing:
         except CharonError as error:
             return Event.UNCLEAR, str(error)
         if had and work.asked and work.held is not None:
-            await self._ask_back(work.held)
+            await self._ask_back(work, work.held)
         return _GOOD if had else await self._not_here(work.order.spis)
 
-    async def _ask_back(self, held: HeldSa) -> None:
+    async def _ask_back(self, work: _Work, held: HeldSa) -> None:
         """The client answered that it goes to the target, and sends there since: have it come back."""
         try:
             await self._control.ask_to_switch(held.ike_id, held.local.address, timeout=self._times.ask_s)
+            if work.unsaid and not await came_back(
+                self._control, self._broker, held.spis, held.mid_responder, times=self._times.call
+            ):
+                log.info("the client of %s does not come back yet", work.order.name)
         except (CharonError, MoveError) as error:
             log.info("a client that was asked to go is not asked back: %s", error)
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from mobikectl.node.calling import CallTimes, called_back
+from mobikectl.node.calling import CallTimes, called_back, came_back
 
-from .two_gateways import HERE, SPIS, Gateway
+from .two_gateways import HERE, SPIS, Client, Gateway
 
-TIMES = CallTimes(answer_s=0.02, renumbered_s=0.02, look_s=0.001, rounds=3)
+TIMES = CallTimes(answer_s=0.02, renumbered_s=0.02, look_s=0.001, rounds=3, come_s=(0.02, 0.02))
 
 
 @pytest.fixture
@@ -61,3 +61,29 @@ async def test_what_is_not_served_here_is_called_by_nobody(gateway: Gateway) -> 
     gateway.sa = None
     assert not await call(gateway)
     assert gateway.did == []
+
+
+async def come(client: Client | None) -> tuple[bool, Gateway]:
+    gateway = Gateway(HERE, client=client, coming=True)
+    gateway.serve()
+    async with asyncio.timeout(5):
+        return await came_back(gateway, gateway, SPIS, 9, times=TIMES), gateway
+
+
+async def test_a_client_that_was_nowhere_else_comes_with_what_is_expected() -> None:
+    came, gateway = await come(Client(sends=9))
+    assert came
+    assert gateway.did == []
+
+
+async def test_a_client_that_asked_another_node_something_is_heard_all_the_same() -> None:
+    came, gateway = await come(Client(sends=10))
+    assert came
+    assert gateway.did == ["renumber theirs 10"]
+
+
+async def test_of_a_client_that_does_not_come_is_expected_what_was_expected_before() -> None:
+    came, gateway = await come(None)
+    assert not came
+    assert gateway.sa is not None
+    assert gateway.sa.mid_responder == 9

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.errors import MobikectlError, TransferRefusedError, TransferUnreachableError
+from mobikectl.node.calling import CallTimes
 from mobikectl.node.copies import LEAST_JUMP, Copies, CopyTimes
 from mobikectl.node.handing import Handing, HandingTimes
 from mobikectl.node.intake import Intake, IntakeTimes
@@ -73,11 +74,12 @@ class Node:
             times=HandingTimes(
                 chain_s=0.1, end_s=0.02, quiet_s=0.2, freeze_s=0.1, start_s=1.0, hold_s=0.05,
                 again_s=(0.01, 0.05), recall_s=0.5,
+                call=CallTimes(answer_s=0.03, renumbered_s=0.03, look_s=0.002, come_s=(0.03, 0.03)),
             ),
         )  # fmt: skip
 
-    async def is_out(self, _node: str, _address: IpAddress) -> bool:
-        return False
+    async def is_out(self, node: str, _address: IpAddress) -> bool:
+        return self.world.nodes[node].charon.down
 
     def served(self) -> list[Served] | None:
         if self.charon.down:
@@ -333,6 +335,20 @@ async def test_a_target_whose_charon_dies_before_anything_was_said_gives_it_back
     async with world.standing_by():
         assert await move(world) is SourceState.KEPT
     assert world.serving == ["gw1"]
+
+
+@pytest.mark.parametrize("r", [True, False])
+@pytest.mark.parametrize("step", [TargetStep.ACTIVATE, TargetStep.HEAR, TargetStep.ANSWER])
+async def test_a_target_that_dies_without_a_word_leaves_the_client_with_the_source(
+    world: World, step: TargetStep, r: bool
+) -> None:
+    """Whether the client came, and what it asked there, nobody says but the client."""
+    world.steps[step] = world.gw2.dies
+    async with world.standing_by():
+        assert await move(world, r=r) is SourceState.KEPT
+    assert world.serving == ["gw1"]
+    assert world.client_goes_on("gw1")
+    assert not len(world.gw1.copies)
 
 
 async def test_what_is_frozen_and_not_handed_over_yet_is_served_here_to_all_who_ask(world: World) -> None:

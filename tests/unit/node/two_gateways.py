@@ -96,6 +96,8 @@ class Gateway:
     told: tuple[int, int] | None = None
     """What its charon told of its message IDs since."""
     client: Client | None = None
+    coming: bool = False
+    """It was asked to come here, and asks that until it is answered."""
     chain: HaChain | None = None
     """What its HA broker knows."""
 
@@ -116,6 +118,9 @@ class Gateway:
     async def look(self, spis: IkeSpis) -> HeldSa | None:
         if self.down:
             raise CharonUnreachableError("charon is down")
+        if self.coming and self.sa is not None and self.client is not None and self.sa.serving:
+            self.coming = not self.client.comes(self.sa.mid_responder)
+            self.sa = replace(self.sa, mid_responder=self.sa.mid_responder + (not self.coming))
         return self.sa if self.sa is not None and spis == SPIS else None
 
     async def freeze(self, spis: IkeSpis) -> HeldSa | None:
@@ -173,20 +178,25 @@ class Gateway:
         self._note(f"switch {address}")
         if self.sa is not None:
             if self.client is not None:
-                self.client.takes_it(self.sa.mid_initiator)
+                self.coming = self.client.takes_it(self.sa.mid_initiator) and address == self.address.address
             self.sa = replace(self.sa, mid_initiator=self.sa.mid_initiator + 1)
         if self.switch_fails:
             raise MoveError("the peer does not answer")
 
     async def call_back(self, ike_id: int) -> None:
         self._note("call back")
-        if self.sa is not None and self.sa.mid_initiator >= self.expected:
+        heard = self.sa is not None and self.sa.mid_initiator >= self.expected
+        if self.sa is not None and self.client is not None:
+            heard = self.client.takes_it(self.sa.mid_initiator)
+        if self.sa is not None and heard:
             self.sa = replace(self.sa, mid_initiator=self.sa.mid_initiator + 1)
 
-    def renumber(self, spis: IkeSpis, ours: int) -> None:
-        self._note(f"renumber {ours}")
-        if self.sa is not None:
+    def renumber(self, spis: IkeSpis, ours: int | None = None, theirs: int | None = None) -> None:
+        self._note(f"renumber {ours}" if theirs is None else f"renumber theirs {theirs}")
+        if self.sa is not None and ours is not None:
             self.sa = replace(self.sa, mid_initiator=ours)
+        if self.sa is not None and theirs is not None:
+            self.sa = replace(self.sa, mid_responder=theirs)
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         self.rekeyed += children
