@@ -80,11 +80,11 @@ async def carriage(
         # It is there before charon is, so that nobody else can be its peer.
         broker = await stack.enter_async_context(open_broker(holder, charon_uid=CharonUser(beside.session)))
         sequences = await stack.enter_async_context(EspSequences()) if beside.kernel is not None else None
-        control = CharonControl(beside.plugin, beside.session)
+        ours = frozenset(address.ip for address in settings.addresses)
+        control = CharonControl(beside.plugin, beside.session, ours)
         tls = Tls(transfer)
         me = Greeting(settings.store.cluster, settings.node, instance)
         client = await stack.enter_async_context(TransferClient(me, tls, locate_by(store)))
-        ours = frozenset(address.ip for address in settings.addresses)
         courses = Courses()
 
         async def heard(node: str, address: IpAddress) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.charon import commands
@@ -14,10 +15,11 @@ from mobikectl.model import ChildState
 from mobikectl.node.connections import Connections
 from mobikectl.node.control import BusyError, HeldSa
 from mobikectl.protocol.handover import DID_NOT_ANSWER
-from mobikectl.wire.notify import Notify
+from mobikectl.wire.dialects import CURRENT
+from mobikectl.wire.mobike import AdditionalIp4Address, AdditionalIp6Address, NoAdditionalAddresses
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
     from mobikectl.charon.rmobike_link import PluginLink
     from mobikectl.charon.session import Session
@@ -26,15 +28,19 @@ if TYPE_CHECKING:
 
 FREEZE_S: Final = 5.0
 """A frozen IKE_SA is served again by itself after this time, unless it was made lasting meanwhile."""
-_IGNORED: Final = Notify(41041)
-"""A status notify of the private use that nobody knows: peers ignore it (RFC 7296 section 3.10.1)."""
+_MOST_ADDRESSES: Final = 8
+"""As charon tells at most."""
 _INSTALLED: Final = "INSTALLED"
 
 
 class CharonControl:
-    """Given the plugin and charon's VICI session, implements `mobikectl.node.control.SaControl`."""
+    """Given the plugin and charon's VICI session, implements `mobikectl.node.control.SaControl`.
 
-    def __init__(self, link: PluginLink, session: Session) -> None:
+    ``addresses``: those at which this node serves clients.
+    """
+
+    def __init__(self, link: PluginLink, session: Session, addresses: Iterable[IpAddress] = ()) -> None:
+        self._addresses = frozenset(addresses)
         self._link = link
         self._session = session
         self._mover = Mover(link.plugin)
@@ -129,8 +135,15 @@ class CharonControl:
                 raise MoveError(f"{DID_NOT_ANSWER} within {timeout:g} s", hint="try again") from None
 
     async def call_back(self, ike_id: int) -> None:
-        """As `SaControl`."""
-        await self._link.plugin.send_notify(ike_id, [_IGNORED])
+        """As `SaControl`: the list of our addresses, from the one that it has now.
+
+        An initiator takes the address that this comes from for that of its peer (RFC 4555 section 3.6, as strongSwan
+        does it); from any other request it does not.
+        """
+        local = (await self._mover.status(ike_id)).local.address
+        others = sorted(ip for ip in self._addresses if ip != local and ip.version == local.version)
+        told = [CURRENT.encode(_additional(ip)) for ip in others[:_MOST_ADDRESSES]]
+        await self._link.plugin.send_notify(ike_id, told or [CURRENT.encode(NoAdditionalAddresses())])
 
     async def rekey_children(self, ike_id: int, children: Collection[int]) -> None:
         """As `SaControl`."""
@@ -159,6 +172,10 @@ class CharonControl:
                 return False
             raise
         return True
+
+
+def _additional(ip: IpAddress) -> AdditionalIp4Address | AdditionalIp6Address:
+    return AdditionalIp4Address(ip) if isinstance(ip, IPv4Address) else AdditionalIp6Address(ip)
 
 
 def _held(sa: MoveSa) -> HeldSa:
