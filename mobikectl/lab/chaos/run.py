@@ -35,6 +35,8 @@ BACK_S = 200.0
 """A client whose only gateway was killed finds out: 30 s without a packet, 89 s of retransmissions, a new IKE_SA."""
 BEHIND_NAT = "behind a NAT it does not hear who stands by"
 """The one reason to make an IKE_SA anew when a gateway's charon is killed (docs/moves.md, "What does not work")."""
+TRIED_S = 20.0
+"""Who stands by for a client tries for 12 s to have it answer: so long it may seem to be served."""
 ANSWERED_S = 30.0
 PINGS = 5
 """So many pings in a row must be answered."""
@@ -51,8 +53,8 @@ class Tally:
     refused: int = 0
     """Orders that the leader refused."""
     faults: Counter[What] = field(default_factory=Counter)
-    made_anew: Counter[str] = field(default_factory=Counter)
-    """IKE_SAs that clients had to make anew for a reason that docs/moves.md gives."""
+    made_anew: int = 0
+    """IKE_SAs that clients had to make anew for the reason that docs/moves.md gives."""
     unexplained: list[str] = field(default_factory=list)
     """Those that they had to make anew for no such reason."""
     longest_s: float = 0.0
@@ -75,8 +77,10 @@ class Chaos:
         self._gateways = run.lab.topology.by_role(Role.GATEWAY)
         self._known: dict[str, Key] = {}
         """Tunnel -> the IKE_SA that its client has."""
-        self._doomed: dict[Key, str] = {}
-        """IKE_SAs that nobody can go on with, and why."""
+        self._doomed: dict[Key, float] = {}
+        """IKE_SAs behind a NAT whose charon was killed, and when: nobody else can go on with them."""
+        self._spared: set[Key] = set()
+        """Those of them that seem to live on."""
         self._killed: dict[Key, str] = {}
         """IKE_SAs whose charon was killed, and who had a copy then."""
         self._failures: Counter[str] = Counter()
@@ -218,7 +222,8 @@ class Chaos:
             copies = [node for node, keys in world.copies.items() if key in keys]
             self._killed[key] = f"{victim}'s charon was killed; a copy at {', '.join(copies) or 'nobody'}"
             if self._behind_nat(key[0]):
-                self._doomed[key] = BEHIND_NAT
+                self._doomed[key] = time.monotonic()
+                self._spared.discard(key)
 
     def _behind_nat(self, tunnel: str) -> bool:
         topology = self._run.lab.topology
@@ -268,13 +273,16 @@ class Chaos:
 
     def _pardon(self, world: World) -> None:
         """Take it back that IKE_SAs cannot live on, of those that do."""
+        now = time.monotonic()
         for client, key in self._known.items():
-            works = self._pings(self._tunnels[client], time.monotonic() - 2.0)
-            if key in self._doomed and world.settled(client) and works:
-                self._run.cause(f"{client} lives on, although {self._doomed.pop(key)}")
+            if not self._is_doomed(client) or now - self._doomed[key] < TRIED_S:
+                continue
+            if world.settled(client) and self._pings(self._tunnels[client], now - 2.0):
+                self._spared.add(key)
+                self._run.cause(f"{client} lives on, although {BEHIND_NAT}")
 
     def _is_doomed(self, client: str) -> bool:
-        return self._known.get(client) in self._doomed
+        return self._known.get(client) in self._doomed.keys() - self._spared
 
     async def _answered(self, clients: list[str]) -> None:
         if silent := await self._silent(clients):
@@ -317,13 +325,13 @@ class Chaos:
             if before == key:
                 continue
             self._known[client] = key
-            why = self._doomed.get(before)
-            line = f"{client} made a new IKE_SA: {why or self._killed.get(before, 'nobody knows why')}"
-            if why:
-                self.tally.made_anew[why] += 1
+            if time.monotonic() - self._doomed.get(before, float("-inf")) < BACK_S * self._patience:
+                why = BEHIND_NAT
+                self.tally.made_anew += 1
             else:
-                self.tally.unexplained.append(line)
-            self._run.cause(line)
+                why = self._killed.get(before, "nobody knows why")
+                self.tally.unexplained.append(f"{client}: {why}")
+            self._run.cause(f"{client} made a new IKE_SA: {why}")
         return world
 
     async def _finish(self) -> None:
@@ -349,7 +357,7 @@ class Chaos:
         run.record("owned_once", sum(map(world.settled, self._tunnels)))
         run.record("strays", len(world.strays()))
         run.record("answered", len(self._tunnels) - len(silent))
-        run.record("made_anew", tally.made_anew.total())
+        run.record("made_anew", tally.made_anew)
         run.record("unexplained", len(tally.unexplained))
         run.record("longest_move_ms", round(1000 * tally.longest_s))
         for what, count in tally.faults.items():
