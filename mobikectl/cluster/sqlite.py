@@ -14,7 +14,7 @@ import os
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -23,7 +23,6 @@ from mobikectl.cluster.backend import (
     MAX_ENTRIES,
     MAX_VALUE,
     MIN_TTL_S,
-    Backoff,
     Change,
     Entry,
     Gap,
@@ -33,6 +32,7 @@ from mobikectl.cluster.backend import (
     check_writes,
     lease_clock,
 )
+from mobikectl.cluster.sqlite_feed import Feed
 from mobikectl.errors import (
     ConfigError,
     LeaseLostError,
@@ -52,8 +52,6 @@ T = TypeVar("T")
 
 APPLICATION_ID = 0x6D6F6263
 """`PRAGMA application_id` of our files: 'mobc'."""
-LEAST_PAUSE_S = 0.002
-"""Between two looks of a watch."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
@@ -76,8 +74,7 @@ class SqliteBackend:
         self._settings = settings
         self._calls = _Worker(settings, "store")
         self._watches = _Worker(settings, "store-watch")
-        self._stirred = asyncio.Event()
-        """Set when this process wrote something, and replaced."""
+        self._feed = Feed(settings, self._look)
 
     async def read(self, prefix: str, *, last: int | None = None) -> Snapshot:
         """See `Backend.read`."""
@@ -88,7 +85,7 @@ class SqliteBackend:
         """See `Backend.commit`."""
         check_writes(conditions, writes)
         revision = await self._calls.run(lambda file: file.commit(conditions, writes))
-        self._stir()
+        self._feed.stir()
         return revision
 
     async def grant(self, ttl_s: int) -> Lease:
@@ -104,36 +101,21 @@ class SqliteBackend:
     async def revoke(self, lease: int) -> None:
         """See `Backend.revoke`."""
         await self._calls.run(lambda file: file.revoke(lease))
-        self._stir()
-
-    def _stir(self) -> None:
-        """Have the watches of this process look at once: they need not poll for what we know."""
-        self._stirred.set()
-        self._stirred = asyncio.Event()
+        self._feed.stir()
 
     async def watch(self, prefix: str, *, after: int) -> AsyncGenerator[Change | Gap, None]:
         """See `Backend.watch`."""
         check_key(prefix)
-        position = after
-        idle = Backoff(self._settings.poll_min_s, self._settings.poll_max_s)
-        while not self._watches.closed:
-            since, stirred = position, self._stirred
-            ends_at = inf
-            try:
-                position, changes, ends_at = await self._watches.run(
-                    lambda file: (*file.changes(prefix, since), file.next_end())  # noqa: B023
-                )
-            except StoreUnreachableError:
-                changes = []
-            for change in changes:
-                idle.reset()
+        async with aclosing(self._feed.watch(prefix, after=after)) as changes:
+            async for change in changes:
                 yield change
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(min(idle.next(), ends_at - lease_clock()), LEAST_PAUSE_S)):
-                    await stirred.wait()
+
+    async def _look(self, prefix: str, after: int) -> tuple[int, list[Change | Gap], float]:
+        return await self._watches.run(lambda file: (*file.changes(prefix, after), file.next_end()))
 
     async def close(self) -> None:
         """See `Backend.close`."""
+        await self._feed.close()
         await self._calls.close()
         await self._watches.close()
 
@@ -430,4 +412,6 @@ def _octets(value: object) -> bytes:
 
 def _end_of(prefix: str) -> str:
     """Given a prefix, return the first text after all that begin with it."""
+    if not prefix:
+        return chr(0x10FFFF)
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -14,7 +14,9 @@ async def steps(run: Run) -> None:
     await cluster.carrying({"gateway1": CLIENTS, "gateway2": 0})
     before = await fleet.spis()
     began = run.cause("drain gateway1")
-    said = await cluster.mobikectl("gateway2", "drain", "gateway1", "--timeout", "50", "--wait", "--json")
+    said = await cluster.mobikectl(
+        "gateway2", "drain", "gateway1", "--timeout", "110", "--wait", "--json", deadline=120.0
+    )
     run.record("drain", json.loads(said)["end"])
     cluster.refresh()
     verified = [move for move in cluster.moves.values() if move["steps"][-1]["state"] == "verified"]
