@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mobikectl.errors import LabError
 from mobikectl.lab import vici
-from mobikectl.lab.interruptions import interruption, standstills
+from mobikectl.lab.interruptions import interruption, lost_alone, standstills
 from mobikectl.lab.measure import Interval, child_spis, ms, ping_metrics, sa_keys
 from mobikectl.lab.packets import Kind
 from mobikectl.lab.results import Point, Track
@@ -127,7 +127,8 @@ class Fleet:
         ``sent`` and ``lost`` of all clients, ``worst_lost`` of the client that lost most, and the longest
         ``longest_gap_ms``, ``longest_outage_ms``, ``longest_silence_ms`` and ``lost_in_a_row`` of any client, with
         ``median_gap_ms``. ``interrupted_ms``: the longest time that nothing came back to a client, less what the lab
-        itself stood still (`mobikectl.lab.interruptions`), which was ``stood_still_ms`` at a time.
+        itself stood still (`mobikectl.lab.interruptions`), which was ``stood_still_ms`` at a time; ``lost_alone``: what
+        was lost while it did not.
         """
         sent = [[p for p in pings if start <= p.sent < end] for pings in self._pinger.pings.values()]
         found = [ping_metrics(pings) for pings in sent]
@@ -144,6 +145,7 @@ class Fleet:
             "longest_silence_ms": max(one["longest_silence_ms"] for one in found),
             "lost_in_a_row": max(one["lost_in_a_row"] for one in found),
             "interrupted_ms": ms(max(interruption(pings, still, until_) for pings in sent)),
+            "lost_alone": sum(lost_alone(pings, still, until_) for pings in sent),
             "stood_still_ms": ms(max((b - a for a, b in still), default=0.0)),
         }
 

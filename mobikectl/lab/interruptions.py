@@ -84,5 +84,16 @@ def interruption(pings: Sequence[Ping], stood_still: Sequence[Span], until: floa
     return longest
 
 
+def lost_alone(pings: Sequence[Ping], stood_still: Sequence[Span], until: float) -> int:
+    """Given a client's pings and when the lab stood still, return how many were lost and not for that reason.
+
+    That is its reason where it stood still for at least half of the time until something came back.
+    """
+    return sum(
+        ping.received is None and 2 * _within(stood_still, start, end) < end - start
+        for ping, (start, end) in zip(pings, waits(pings, until), strict=True)
+    )
+
+
 def _within(spans: Sequence[Span], start: float, end: float) -> float:
     return sum(max(0.0, min(b, end) - max(a, start)) for a, b in spans)

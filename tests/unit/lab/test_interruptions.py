@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mobikectl.lab.capture import Ping
-from mobikectl.lab.interruptions import common, interruption, standstills, union, waits
+from mobikectl.lab.interruptions import common, interruption, lost_alone, standstills, union, waits
 
 APART, RTT = 0.05, 0.002
 END = 4.0
@@ -77,6 +77,15 @@ def test_a_client_that_is_interrupted_while_the_lab_stands_still_is_told_from_it
     found = measured(clients)
     assert found[0] == pytest.approx(0.402, abs=0.06)
     assert max(found[1:]) < 0.06
+
+
+def test_what_is_lost_while_the_lab_stands_still_is_not_counted_as_lost_by_one() -> None:
+    """While it stands still all lose what they send; before and after that one client does."""
+    clients = [client(0, lost=(0.5, 0.6)), *(client(number) for number in range(1, 20))]
+    clients = [[p if not 1.0 <= p.sent < 1.4 else Ping(p.sent) for p in pings] for pings in clients]
+    still = standstills(clients, apart=APART, until=END)
+    assert lost_alone(clients[0], still, END) == 2
+    assert sum(lost_alone(pings, still, END) for pings in clients[1:]) == 0
 
 
 def test_with_few_clients_nothing_is_taken_off() -> None:
