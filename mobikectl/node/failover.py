@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -63,6 +63,8 @@ ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
 AT_FIRST: Final = PaceSettings(first=4)
 """So many IKE_SAs are begun at the same time before it is known how long that takes."""
+AHEAD: Final = 32
+"""So many are requested at the same time: while charon begins some, the store is asked for the next."""
 _SEEN: Final = "failed-over"
 
 
@@ -138,6 +140,7 @@ class Failover:
         self._look: asyncio.Task[ClusterState] | None = None
         """A look at the cluster's state that has not begun yet."""
         self._room = Room(Pace(AT_FIRST))
+        self._ahead = asyncio.Semaphore(AHEAD)
         self._silence = Silence()
         self._looks: dict[str, _Look] = {}
         """Of nodes that fell silent: the last look for them."""
@@ -411,13 +414,15 @@ class Failover:
 
     async def _carry(self, move: Versioned[MoveRecord]) -> None:
         record = move.value
-        async with self._room.place() as place:
-            if record.state is MoveState.PLANNED:
-                requested = await self._request(move)
-                if requested is None:
-                    self._ours.discard(record.number)
-                    return
-                move, record = requested, requested.value
+        async with AsyncExitStack() as stack:
+            async with self._ahead:
+                if record.state is MoveState.PLANNED:
+                    requested = await self._request(move)
+                    if requested is None:
+                        self._ours.discard(record.number)
+                        return
+                    move, record = requested, requested.value
+                place = await stack.enter_async_context(self._room.place())
             why = await self._start(record, place)
             if why is None:
                 for state, note in (

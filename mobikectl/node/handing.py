@@ -25,6 +25,7 @@ from mobikectl.errors import (
 from mobikectl.netlink.esp import DEFAULT_WINDOW, Received, Rekey, continuity
 from mobikectl.node.calling import CallTimes, called_back, came_back
 from mobikectl.node.control import BusyError
+from mobikectl.node.imported import pause
 from mobikectl.node.watching import Step, nobody
 from mobikectl.protocol.handover import Event, Handover, SourceState
 from mobikectl.wire.ha import Host
@@ -262,13 +263,14 @@ class Handing:
         """Return the IKE_SA as soon as nothing of it is changing, or as it is after a while."""
         began = time.monotonic()
         while True:
+            asked_at = time.monotonic()
             held = await self._control.look(spis)
             waited = time.monotonic() - began
             if held is None or waited > self._times.quiet_s:
                 return held
             if held.serving and held.steady and (not held.busy or waited > self._times.freeze_s):
                 return held
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(pause(0.01, asked_at))
 
     async def _over(self, spis: IkeSpis) -> bool:
         """Whether an IKE_SA that is not here was deleted or rekeyed. What tells it may come a moment later."""

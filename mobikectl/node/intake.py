@@ -378,6 +378,7 @@ class Intake:
     async def _heard(self, start: Start) -> HeldSa | None:
         deadline = time.monotonic() + self._times.answer_s
         while True:
+            asked_at = time.monotonic()
             held = await self._control.look(start.spis)
             if held is None:
                 raise MoveError(f"{start.spis} went away while it was started", hint="see charon's log")
@@ -385,7 +386,7 @@ class Intake:
                 return held
             if time.monotonic() > deadline:
                 return None
-            await asyncio.sleep(self._times.look_s)
+            await asyncio.sleep(imported.pause(self._times.look_s, asked_at))
 
     async def _served(self, held: HeldSa, taken: _Taken | None, start: Start, source: str) -> None:
         self._taken.pop(start.spis, None)
