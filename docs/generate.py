@@ -118,11 +118,11 @@ def _fields(kind: type) -> list[tuple[Field[Any], Any]]:
 
 def _table_in(hint: Any) -> tuple[type | None, bool]:
     """Given a type, return the dataclass in it, and whether there can be several."""
-    if is_dataclass(hint):
-        return hint, False  # type: ignore[return-value]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return hint, False
     for inner in get_args(hint):
-        if is_dataclass(inner):
-            return inner, get_origin(hint) in {tuple, frozenset}  # type: ignore[return-value]
+        if isinstance(inner, type) and is_dataclass(inner):
+            return inner, get_origin(hint) in {tuple, frozenset}
     return None, False
 
 
@@ -196,7 +196,8 @@ def _toml(value: Any) -> str:
 @functools.cache
 def _attribute_docs(kind: type) -> dict[str, str]:
     """Return what the texts below the attributes of a class say."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    source = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    body = next(node for node in ast.walk(source) if isinstance(node, ast.ClassDef)).body
     found: dict[str, str] = {}
     for before, node in itertools.pairwise(body):
         named = before.targets[0] if isinstance(before, ast.Assign) else getattr(before, "target", None)

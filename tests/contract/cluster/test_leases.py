@@ -118,4 +118,6 @@ async def test_a_dead_nodes_blocks_go_to_an_heir_who_keeps_what_guests_serve(two
     assert await other.reclaim("gw2", "gw3") == 0
     found = (await one.read()).of(A)
     assert found is not None
-    assert found.value.find(A).guests == ()  # type: ignore[union-attr]
+    bound = found.value.find(A)
+    assert bound is not None
+    assert bound.guests == ()

@@ -131,7 +131,7 @@ def test_both_ends_agree_for_every_sa_and_nothing_goes_to_unverified_addresses(p
         one_run(seed)
 
 
-def test_update_payloads_are_processed_in_order_however_they_arrive() -> None:
+def test_update_payloads_are_processed_in_order_however_they_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in range(RUNS):
         world = World(seed)
         world.net.run(60.0)
@@ -144,7 +144,7 @@ def test_update_payloads_are_processed_in_order_however_they_arrive() -> None:
             order.append(asked.message.message_id)
             process(asked, now)
 
-        r._process = noted  # type: ignore[method-assign]
+        monkeypatch.setattr(r, "_process", noted)
         messages = [
             Message(
                 request.exchange,

@@ -271,7 +271,9 @@ async def test_events_begin_with_a_gap_and_after_a_restart_there_is_another(fake
         assert await anext(events) == Event("child-rekey", {"n": b"2"})
 
 
-async def test_an_event_during_registration_is_dropped_because_a_resync_follows(fake: FakeVici) -> None:
+async def test_an_event_during_registration_is_dropped_because_a_resync_follows(
+    fake: FakeVici, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with session_to(fake) as session:
         events = session.events(["ike-updown", "child-rekey"])
         original = fake._packet
@@ -281,7 +283,7 @@ async def test_an_event_during_registration_is_dropped_because_a_resync_follows(
             if b"ike-updown" in data:
                 await peer.send(event("ike-updown", {"up": "yes"}))
 
-        fake._packet = packet  # type: ignore[method-assign]
+        monkeypatch.setattr(fake, "_packet", packet)
         async with aclosing(events):
             assert isinstance(await anext(events), EventGap)
             await fake.raise_event("child-rekey", {"n": 1})

@@ -7,6 +7,7 @@ import contextlib
 import json
 import signal
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -331,7 +332,9 @@ async def test_a_follower_that_missed_changes_reads_the_journal_anew(
     lazy = SqliteSettings(empty_cluster.path / "cluster.db", poll_min_s=1.0, poll_max_s=1.0, history=2)
     slow = open_store(StoreSettings(sqlite=lazy))
     busy = open_store(StoreSettings(sqlite=SqliteSettings(empty_cluster.path / "cluster.db", history=2)))
-    empty_cluster.token = (await store.leader()).token  # type: ignore[union-attr]
+    leader = await store.leader()
+    assert leader is not None
+    empty_cluster.token = leader.token
     try:
         journal = await slow.journal()
         async with contextlib.aclosing(follow_moves(slow, journal)) as moves:  # type: ignore[type-var]
@@ -340,7 +343,7 @@ async def test_a_follower_that_missed_changes_reads_the_journal_anew(
             (planned,) = await busy.append([move(["gw1/peer1@example.org#1"])], token=empty_cluster.token)
             await carry_out(busy, planned, MoveState.VERIFIED)
             for number in range(10):
-                await busy.change_intent("gw2", lambda intent, n=number: replace(intent, note=str(n)))  # type: ignore[misc]
+                await busy.change_intent("gw2", partial(replace, note=str(number)))
             async with asyncio.timeout(DEADLINE_S):
                 assert (await coming).value.state is MoveState.VERIFIED
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from dataclasses import dataclass, field
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +183,9 @@ async def test_an_address_waits_at_the_target_of_a_redirect_for_its_peer_that_wa
     assert vip not in gw2.stock.entries
     found = (await gw1.leases.read()).of(vip)
     assert found is not None
-    assert found.value.find(vip).guests == ()  # type: ignore[union-attr]
+    bound = found.value.find(vip)
+    assert bound is not None
+    assert bound.guests == ()
 
 
 async def test_an_offer_of_a_peer_that_does_not_come_ends(nodes: list[Node]) -> None:
@@ -199,7 +202,9 @@ async def test_an_offer_of_a_peer_that_does_not_come_ends(nodes: list[Node]) -> 
     assert vip not in gw2.stock.entries
     found = (await gw1.leases.read()).of(vip)
     assert found is not None
-    assert found.value.find(vip).guests == ()  # type: ignore[union-attr]
+    bound = found.value.find(vip)
+    assert bound is not None
+    assert bound.guests == ()
 
 
 async def test_an_ike_sa_that_was_carried_over_keeps_its_address_from_everybody_else(
@@ -247,14 +252,16 @@ async def test_an_empty_pool_gives_what_its_longest_gone_peer_had(nodes: list[No
     assert len({vip for _, vip in gw1.sas.values()}) == len(gw1.sas)
 
 
-async def test_without_the_store_charon_goes_on_with_what_it_has(nodes: list[Node]) -> None:
+async def test_without_the_store_charon_goes_on_with_what_it_has(
+    nodes: list[Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
     gw1 = nodes[0]
     await gw1.level()
 
     async def away(*_args: object) -> Any:
         raise StoreUnreachableError("away")
 
-    gw1.leases.read = away  # type: ignore[method-assign,assignment]
+    monkeypatch.setattr(gw1.leases, "read", away)
     for number in range(3):
         assert gw1.connect(str(number), f"peer{number}") is not None
     with pytest.raises(StoreUnreachableError):
@@ -288,7 +295,7 @@ class World:
         self.nodes = [Node(f"gw{n + 1}", each, self.clock, SMALL) for n, each in enumerate(leases)]
         self.marks = iter(range(1_000_000))
         for node in self.nodes:
-            node.stock.before = lambda node=node: self.meanwhile(node)  # type: ignore[misc]
+            node.stock.before = partial(self.meanwhile, node)
 
     def check(self) -> None:
         owners: dict[IpAddress, str] = {}

@@ -52,9 +52,11 @@ def recorded() -> dict[str, str]:
     found: dict[str, str] = {}
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.expr | ast.stmt):
+                continue
             for what in patterns_of(node, path):
                 if what is not None:
-                    found[what] = f"{path.name}:{node.lineno}"  # type: ignore[attr-defined]
+                    found[what] = f"{path.name}:{node.lineno}"
     return found
 
 

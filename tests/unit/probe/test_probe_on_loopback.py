@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path as File
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -32,25 +34,29 @@ def open_files() -> int:
     return len(list(File("/proc/self/fd").iterdir()))
 
 
+Answer = Callable[[bytes, int], list[bytes]]
+"""Given a datagram and its number from 1, what comes back."""
+
+
 class Peer(asyncio.DatagramProtocol):
     """Answers each datagram with what a function makes of it; nothing when that is empty."""
 
-    def __init__(self, answer) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, answer: Answer) -> None:
         self.answer = answer
         self.heard: list[bytes] = []
         self.transport: asyncio.DatagramTransport | None = None
 
-    def connection_made(self, transport) -> None:  # type: ignore[no-untyped-def]
+    def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self.transport = transport
 
-    def datagram_received(self, data: bytes, addr) -> None:  # type: ignore[no-untyped-def]
+    def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
         self.heard.append(data)
         for answer in self.answer(data, len(self.heard)):
             assert self.transport is not None
             self.transport.sendto(answer, addr)
 
 
-async def listen(answer) -> tuple[Peer, int]:  # type: ignore[no-untyped-def]
+async def listen(answer: Answer) -> tuple[Peer, int]:
     loop = asyncio.get_running_loop()
     transport, peer = await loop.create_datagram_endpoint(lambda: Peer(answer), local_addr=("127.0.0.1", 0))
     return peer, transport.get_extra_info("sockname")[1]
