@@ -61,8 +61,8 @@ log = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
-AT_FIRST: Final = PaceSettings(first=4)
-"""So many IKE_SAs are begun at the same time before it is known how long that takes."""
+PACE: Final = PaceSettings(first=8, short_s=1.0)
+"""How many IKE_SAs are begun at the same time. Their clients have nobody: only what holds all up is too much."""
 AHEAD: Final = 32
 """So many are requested at the same time: while charon begins some, the store is asked for the next."""
 _SEEN: Final = "failed-over"
@@ -139,7 +139,7 @@ class Failover:
         """Numbers of moves that are being carried out or written."""
         self._look: asyncio.Task[ClusterState] | None = None
         """A look at the cluster's state that has not begun yet."""
-        self._room = Room(Pace(AT_FIRST))
+        self._room = Room(Pace(PACE))
         self._ahead = asyncio.Semaphore(AHEAD)
         self._silence = Silence()
         self._looks: dict[str, _Look] = {}
