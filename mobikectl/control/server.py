@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from mobikectl.control.sockets import bound, claim
 from mobikectl.errors import MobikectlError
-from mobikectl.observe.http import listening
-from mobikectl.observe.metrics import CONTENT_TYPE
+from mobikectl.observe.http import Answers, Standing, json_answer, listening
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -26,19 +24,10 @@ MAX_FOLLOWERS = 32
 """Readers of events at the same time; each keeps a queue of its own."""
 
 
-class ControlApi(Protocol):
+class ControlApi(Standing, Protocol):
     """What the sidecar offers on its control socket."""
 
     events: EventLog
-
-    def healthy(self) -> Mapping[str, Any]:
-        """Return ``{"ok": bool, ...}`` with what is wrong."""
-
-    def state(self) -> Mapping[str, Any]:
-        """Return the whole state, JSON-able."""
-
-    def metrics(self) -> bytes:
-        """Return the metrics in the text format of Prometheus."""
 
     async def switch(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Given a switch request, carry it out and return its outcome. Raise MobikectlError."""
@@ -72,9 +61,9 @@ async def serve_metrics(api: ControlApi, address: IpAddress, port: int) -> Async
     Whoever reaches the address may read them: nothing else is served there.
     """
     app = web.Application(client_max_size=MAX_BODY)
-    handlers = _Handlers(api)
-    app.router.add_get("/healthz", handlers.healthz)
-    app.router.add_get("/metrics", handlers.metrics)
+    answers = Answers(api)
+    app.router.add_get("/healthz", answers.healthz)
+    app.router.add_get("/metrics", answers.metrics)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     async with listening(runner, address, port, what="metrics", table="metrics") as chosen:
         yield chosen
@@ -90,24 +79,11 @@ async def _errors_as_json(request: web.Request, handler: Any) -> web.StreamRespo
     return response
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, default=str)
-
-
-class _Handlers:
+class _Handlers(Answers):
     def __init__(self, api: ControlApi) -> None:
+        super().__init__(api)
         self._api = api
         self._followers = 0
-
-    async def healthz(self, _request: web.Request) -> web.Response:
-        health = self._api.healthy()
-        return web.json_response(dict(health), status=200 if health.get("ok") else 503, dumps=_dumps)
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=self._api.metrics(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def state(self, _request: web.Request) -> web.Response:
-        return web.json_response(dict(self._api.state()), dumps=_dumps)
 
     async def switch(self, request: web.Request) -> web.Response:
         try:
@@ -116,7 +92,7 @@ class _Handlers:
             raise web.HTTPBadRequest(text=f"not JSON: {str(error)[:200]}") from error
         if not isinstance(body, dict):
             raise web.HTTPBadRequest(text="expected a JSON object")
-        return web.json_response(dict(await self._api.switch(body)), dumps=_dumps)
+        return json_answer(dict(await self._api.switch(body)))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
         try:

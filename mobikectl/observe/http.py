@@ -1,18 +1,58 @@
-"""An HTTP application at an address and a port, for as long as it is wanted."""
+"""What each HTTP server of a sidecar has: its answers about health, state and metrics, and an address and a port."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from mobikectl.errors import SidecarError
+from mobikectl.observe.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from mobikectl.model import IpAddress
+
+
+class Standing(Protocol):
+    """How a sidecar stands."""
+
+    def healthy(self) -> Mapping[str, Any]:
+        """Return ``{"ok": bool, ...}`` with what is wrong."""
+
+    def state(self) -> Mapping[str, Any]:
+        """Return the whole state, JSON-able."""
+
+    def metrics(self) -> bytes:
+        """Return the metrics in the text format of Prometheus."""
+
+
+class Answers:
+    """Handlers that tell how a sidecar stands, wherever it is asked."""
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+
+    async def healthz(self, _request: web.Request) -> web.Response:
+        """Answer 200, or 503 when something is wrong."""
+        health = self._standing.healthy()
+        return json_answer(dict(health), status=200 if health.get("ok") else 503)
+
+    async def state(self, _request: web.Request) -> web.Response:
+        """Answer the whole state."""
+        return json_answer(dict(self._standing.state()))
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Answer the metrics."""
+        return web.Response(body=self._standing.metrics(), headers={"Content-Type": CONTENT_TYPE})
+
+
+def json_answer(body: Any, *, status: int = 200) -> web.Response:
+    """Given what is to be told, return it as JSON; what JSON has no word for goes as text."""
+    return web.json_response(body, status=status, dumps=lambda value: json.dumps(value, default=str))
 
 
 @contextlib.asynccontextmanager

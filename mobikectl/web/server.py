@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 
 from mobikectl.errors import MobikectlError, NotFoundError
-from mobikectl.observe.http import listening
-from mobikectl.observe.metrics import CONTENT_TYPE
+from mobikectl.observe.http import Answers, Standing, json_answer, listening
 from mobikectl.observe.plain import plain
 from mobikectl.watch.view import Choice
 from mobikectl.web.guard import Guard
 from mobikectl.web.page import page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from mobikectl.model import IpAddress
     from mobikectl.watch.rows import View
@@ -49,17 +47,8 @@ HEADERS = {
 }
 
 
-class WebApi(Protocol):
+class WebApi(Standing, Protocol):
     """What a sidecar shows."""
-
-    def healthy(self) -> Mapping[str, Any]:
-        """Return ``{"ok": bool, ...}`` with what is wrong."""
-
-    def state(self) -> Mapping[str, Any]:
-        """Return the whole state, JSON-able."""
-
-    def metrics(self) -> bytes:
-        """Return the metrics in the text format of Prometheus."""
 
     async def view(self) -> View:
         """Return what there is to see; in a second at most, however dead a source may be."""
@@ -94,8 +83,9 @@ async def serve_web(api: WebApi, address: IpAddress, port: int, token: str | Non
         yield chosen
 
 
-class _Site:
+class _Site(Answers):
     def __init__(self, api: WebApi, guard: Guard) -> None:
+        super().__init__(api)
         self._api = api
         self._guard = guard
         self._busy = 0
@@ -127,7 +117,8 @@ class _Site:
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.path == "/login":
             return await handler(request)
-        shown = request.query.get("token", "")
+        # In an address a plus sign stands for a blank, and a token has no blanks: whoever copied it meant the sign.
+        shown = request.query.get("token", "").replace(" ", "+")
         if request.path == "/" and shown and self._guard.is_token(shown):
             return self._welcome()
         if self._guard.admits(
@@ -192,35 +183,18 @@ class _Site:
                 if len(cluster.sas) <= DOTS
                 else None,
             }
-        return _json(body)
+        return json_answer(body)
 
     async def sas(self, request: web.Request) -> web.Response:
         """Give the IKE_SAs that hold a text, the busiest first."""
         view = await self._api.view()
         choice = Choice(text=request.query.get("q", "")[:LONGEST])
         found = choice.sas(view.cluster.sas if view.cluster else (), request.query.get("node", ""))
-        return _json({"total": len(found), "rows": plain(found[:ROWS])})
+        return json_answer({"total": len(found), "rows": plain(found[:ROWS])})
 
     async def sa(self, request: web.Request) -> web.Response:
         """Give all that is known of one IKE_SA."""
-        return _json(plain(self._api.sa(request.query.get("key", "")[:LONGEST])))
-
-    async def healthz(self, _request: web.Request) -> web.Response:
-        """Give the sidecar's health."""
-        health = self._api.healthy()
-        return _json(dict(health), status=200 if health.get("ok") else 503)
-
-    async def state(self, _request: web.Request) -> web.Response:
-        """Give the sidecar's whole state."""
-        return _json(dict(self._api.state()))
-
-    async def metrics(self, _request: web.Request) -> web.Response:
-        """Give the metrics."""
-        return web.Response(body=self._api.metrics(), headers={"Content-Type": CONTENT_TYPE})
-
-
-def _json(body: Any, status: int = 200) -> web.Response:
-    return web.json_response(body, status=status, dumps=lambda value: json.dumps(value, default=str))
+        return json_answer(plain(self._api.sa(request.query.get("key", "")[:LONGEST])))
 
 
 def _html(name: str, status: int = 200) -> web.Response:

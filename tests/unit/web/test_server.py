@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from mobikectl.config import parse
 from mobikectl.errors import ConfigError, NotFoundError, SidecarError
@@ -197,3 +198,13 @@ def test_beyond_loopback_the_configuration_wants_a_token() -> None:
     )
     assert str(told.web.token_file) == "/etc/mobikectl/web.token"
     assert parse("", where="x").web.port == 0
+
+
+async def test_a_token_with_plus_signs_works_in_an_address_as_it_is_written(api: Api) -> None:
+    token = "QTRgJvhjCaEX9+j9mnKH+fIWH1jAMnkD"  # noqa: S105
+    async with client(api, token) as session:
+        address = URL(f"/?token={token}", encoded=True)
+        async with session.get(address, allow_redirects=False) as answer:
+            assert answer.status == 303
+        async with session.get("/api/view") as answer:
+            assert answer.status == 200
