@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
-PACE: Final = PaceSettings(first=8, short_s=1.0)
+PACE: Final = PaceSettings(first=32, most=32, short_s=1.0)
 """How many IKE_SAs are begun at the same time. Their clients have nobody: only what holds all up is too much."""
 AHEAD: Final = 32
 """So many are requested at the same time: while charon begins some, the store is asked for the next."""
