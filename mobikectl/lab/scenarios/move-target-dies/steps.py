@@ -6,6 +6,7 @@ from mobikectl.lab.chaos.faults import Faults
 from mobikectl.lab.chaos.plan import What
 from mobikectl.lab.moving import Client
 from mobikectl.lab.run import Run
+from mobikectl.lab.steps import SOURCE_STEPS
 from mobikectl.lab.wait import until
 
 DEATHS = (
@@ -17,8 +18,11 @@ DEATHS = (
     (What.CHARON, "target: import"),
     (What.CHARON, "target: accept"),
     (What.CHARON, "target: activate"),
+    (What.CHARON, "target: answer"),
+    (What.CHARON, "source: handed over"),
 )
-"""What is killed, and which step the target is about to take then. A charon that dies later has served the client."""
+"""What of the target's is killed, and which step it or the source is about to take then. From ``target: answer`` on the
+client is there; in the end the source knows, and nobody but it need have a copy yet."""
 AGAIN_S = 1.0
 
 
@@ -35,7 +39,7 @@ async def steps(run: Run) -> None:
         async def goes(target: str = target) -> bool:
             return bool((await client.move(target, check=False))["good"])
 
-        trap = run.handovers.trap(target, step)
+        trap = run.handovers.trap(source if step in SOURCE_STEPS else target, step)
         ordering = asyncio.create_task(client.order(target))
         try:
             await trap.sprung(within=60.0)
