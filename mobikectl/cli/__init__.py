@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "explain": "mobikectl.cli.explain:explain",
     "history": "mobikectl.cli.history:history",
     "lab": "mobikectl.cli.lab:lab",
+    "leases": "mobikectl.cli.leases:leases",
     "links": "mobikectl.cli.links:links",
     "monitor": "mobikectl.cli.monitor:monitor",
     "move": "mobikectl.cli.move:move",
