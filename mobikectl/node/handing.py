@@ -18,6 +18,8 @@ from mobikectl.errors import (
     NetlinkError,
     NotFoundError,
     PrivilegeError,
+    StoreError,
+    TransferDeniedError,
     TransferError,
     TransferRefusedError,
     TransferUnreachableError,
@@ -66,6 +68,8 @@ class HandingTimes:
     """charon is started again."""
     start_s: float = 5.0
     recall_s: float = 3.0
+    meanwhile_s: float = 8.0
+    """So long a client that was asked to go is left to a target that may serve it and does not say so."""
     hold_s: float = 0.3
     """Packets that the peer sent before it moved arrive."""
     again_s: tuple[float, float] = (0.1, 2.0)
@@ -131,6 +135,9 @@ class _Work:
     """The numbers that the target begins behind."""
     asked: bool = False
     """The peer was asked to switch and will come by itself."""
+    frozen_at: float | None = None
+    meanwhile: bool = False
+    """It was thawed while the target does not say what it serves."""
     started: bool = False
     """The target may have sent something to the peer."""
     unsaid: bool = False
@@ -293,7 +300,7 @@ class Handing:
             # Up to here it is served again by itself should this process die; from here on only the target can say.
             if held is None:
                 start = Start(order.move, order.spis, None, roam=True)
-            elif not await self._control.passivate(order.spis):
+            elif not await self._passivated(work):
                 # Our charon lost it: these are its message IDs as far as we saw them, the request to switch included.
                 mids = (held.mid_initiator, held.mid_responder)
                 start = Start(order.move, order.spis, mids, roam=True, rekey=tuple(held.inbound))
@@ -314,13 +321,10 @@ class Handing:
                 order.target, verb, payload, token=order.token, deadline=deadline
             )
             standing = Standing.from_secret(answer)
-        except TransferUnreachableError as error:
-            return Event.UNCLEAR if error.maybe_done else Event.REFUSED, str(error)
-        except (TransferError, NotFoundError, DecodeError) as error:
-            refused = isinstance(error, TransferRefusedError | NotFoundError)
-            return Event.REFUSED if refused else Event.UNCLEAR, str(error)
         except MobikectlError as error:
-            return Event.REFUSED, str(error)  # the store does not tell where the node is
+            if verb == START and work.frozen_at is not None:
+                work.started = _may_have_arrived(error)
+            return _event_of(error), str(error)
         if standing.stands is Stands.SERVED and wanted is Stands.SERVED:
             return Event.SERVED, ""
         if standing.stands is wanted:
@@ -342,10 +346,35 @@ class Handing:
             if await self._is_out(order.target, order.address):
                 work.unsaid = work.started
                 return Event.DONE, f"{order.target} is away and serves nothing"
+            await self._answer_meanwhile(work)
             return Event.UNCLEAR, str(error)
         if stands is Stands.SERVED:
+            if work.meanwhile and not await self._freeze_again(work):
+                return Event.UNCLEAR, "an exchange is under way here"
             return Event.SERVED, ""
         return (Event.DONE, "") if stands is Stands.NONE else (Event.UNCLEAR, f"it is {stands.value} there")
+
+    async def _answer_meanwhile(self, work: _Work) -> None:
+        """The target does not say what it serves: answer the client here again, where that can only help.
+
+        Where the target was never reached to start it, it does not serve it. A client that was asked to go there looks
+        at both of us in turn, and ends its IKE_SA when nobody answers (strongSwan: after 27 s).
+        """
+        if work.meanwhile or work.frozen_at is None:
+            return
+        waited = time.monotonic() - work.frozen_at
+        if work.started and not (work.asked and waited > self._times.meanwhile_s):
+            return
+        with contextlib.suppress(CharonError):  # it is tried again
+            work.meanwhile = await self._control.thaw(work.order.spis)
+
+    async def _freeze_again(self, work: _Work) -> bool:
+        """What was answered meanwhile is served at the target: return whether it is frozen here, or gone."""
+        try:
+            held = await self._control.freeze(work.order.spis)
+            return held is None or await self._control.passivate(work.order.spis)
+        except (BusyError, CharonError):
+            return False
 
     # --- here -----------------------------------------------------------------------------------
 
@@ -390,6 +419,7 @@ class Handing:
         if held is None:
             return await self._not_here(work.order.spis)
         work.held = held
+        work.frozen_at = time.monotonic()
         if before is not None and set(before.children) != set(held.children):
             return Event.REFUSED, "a CHILD_SA was made or rekeyed meanwhile"
         if before is not None and before.remote != held.remote:
@@ -489,6 +519,17 @@ class Handing:
             if state is not None:
                 work.numbers[spi] = (time.monotonic(), state.oseq)
 
+    async def _passivated(self, work: _Work) -> bool:
+        """Have it stay frozen; return whether charon has it. One that died says so as soon as it is back."""
+        deadline = time.monotonic() + self._times.back_s
+        while True:
+            try:
+                return await self._control.passivate(work.order.spis)
+            except CharonUnreachableError:
+                if work.stop or time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
+
     async def _with_numbers(self, work: _Work, held: HeldSa) -> Start:
         numbers, received, rekey = [], [], []
         work.last_told.clear()
@@ -521,3 +562,23 @@ class Handing:
             received=tuple(received),
             rekey=tuple(rekey),
         )
+
+
+def _event_of(error: MobikectlError) -> Event:
+    """Given why a request had no answer, return what that means for the handover."""
+    match error:
+        case TransferUnreachableError(maybe_done=maybe_done):
+            return Event.UNCLEAR if maybe_done else Event.REFUSED
+        case TransferRefusedError() | NotFoundError():
+            return Event.REFUSED
+        case TransferError() | DecodeError():
+            return Event.UNCLEAR
+        case _:
+            return Event.REFUSED  # the store does not tell where the node is
+
+
+def _may_have_arrived(error: MobikectlError) -> bool:
+    """Given why a request had no answer, return whether the other node may have got it all the same."""
+    if isinstance(error, TransferUnreachableError):
+        return error.maybe_done
+    return not isinstance(error, NotFoundError | TransferDeniedError | StoreError)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from mobikectl.wire.ha import SecretBytes
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
 
 from .two_gateways import CLIENT, HERE, SPIS, THERE, World, chain, order, replay, within
+
+if TYPE_CHECKING:
+    from mobikectl.node.watching import Step
 
 
 @pytest.fixture
@@ -331,6 +335,60 @@ async def test_a_target_that_served_it_before_does_not_say_that_it_serves_it_now
     assert (await within(5, world.handing.hand_over(order()))).state is S.KEPT
     assert (await within(5, world.handing.settle(order()))).state is S.KEPT
     assert world.here.serving
+
+
+async def test_what_was_frozen_when_its_charon_died_is_started_at_the_target(world: World) -> None:
+    handing = world.handing
+
+    async def kill(step: Step) -> None:
+        if step.what is S.STARTING:
+            world.here.down, world.here.sa = True, None
+            asyncio.get_running_loop().call_later(0.2, setattr, world.here, "down", False)
+
+    handing._watch = kill
+    ended = await within(5, handing.hand_over(order()))
+    assert ended.state is S.HANDED_OVER
+    assert world.there.serving
+    assert world.there.rekeyed == [100]
+
+
+# --- a target that says nothing ---------------------------------------------------------------------
+
+
+def silent(world: World, start: str, silences: int) -> None:
+    """The request to start has that trouble, and so many that ask for it back are not answered."""
+    world.wire.troubles = {START: [start], RECALL: ["unreachable"] * silences}
+
+
+async def test_what_the_target_was_never_reached_to_start_is_served_here_while_it_is_asked_back(
+    world: World,
+) -> None:
+    silent(world, "unreachable", 3)
+    ended = await within(5, world.handing.hand_over(order(r=True)))
+    assert ended.state is S.KEPT
+    assert world.here.did[1:] == ["freeze", "thaw", "thaw", f"switch {HERE.address}"]
+
+
+async def test_what_the_target_may_have_started_stays_frozen_until_it_says_so(world: World) -> None:
+    silent(world, "request lost", 3)
+    ended = await within(5, world.handing.hand_over(order()))
+    assert ended.state is S.KEPT
+    assert world.here.did == ["freeze", "thaw", "call back"]
+
+
+@pytest.mark.parametrize("start", ["request lost", "answer lost"])
+async def test_a_client_that_was_asked_to_go_is_answered_here_before_it_gives_up(
+    world: World, start: str
+) -> None:
+    silent(world, start, 6)
+    handing = world.handing
+    handing._times = replace(handing._times, meanwhile_s=0.05)
+    ended = await within(5, handing.hand_over(order(r=True)))
+    assert world.here.did[1:3] == ["freeze", "thaw"]
+    assert world.served == 1
+    assert ended.state is (S.KEPT if start == "request lost" else S.HANDED_OVER)
+    if ended.state is S.HANDED_OVER:  # its client was there all the time
+        assert world.here.did[3:] == ["freeze", "drop"]
 
 
 async def test_after_a_restart_what_is_over_is_not_brought_back_to_life_either(world: World) -> None:

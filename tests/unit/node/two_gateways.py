@@ -133,6 +133,8 @@ class Gateway:
         return self.sa
 
     async def passivate(self, spis: IkeSpis) -> bool:
+        if self.down:
+            raise CharonUnreachableError("charon is down")
         return self.sa is not None
 
     async def thaw(self, spis: IkeSpis) -> bool:
