@@ -108,6 +108,23 @@ async def test_a_client_that_does_not_come_stays_without_loss(ring: MoveLab, sit
     await ring.gateways["gw1"].event("ike-rekey", since=mark)
 
 
+async def test_a_client_that_hears_the_target_and_is_not_heard_there_hears_the_source_again(
+    ring: MoveLab, sites: Sites
+) -> None:
+    ring.block(ring.address("gw2"), answers=False)
+    sites.sites["gw2"].intake._times = IntakeTimes(appear_s=10, answer_s=1.0)
+    before = spis_of(await ring.client.sa())
+    ended = await sites.move("gw1", "gw2")
+    assert ended.state is S.KEPT
+    assert "did not come" in ended.why
+    assert await serving(ring) == ["gw1"]
+    await ring.client.sa(remote_host=ring.address("gw1"))
+    async with ring.client.vici as session:  # its requests are answered there
+        await session.request("rekey", {"child": "net"})
+    await ring.client.event("child-rekey")
+    assert spis_of(await ring.client.sa()) == before
+
+
 async def test_a_client_that_was_asked_and_does_not_reach_the_target_is_asked_back(
     ring: MoveLab, sites: Sites
 ) -> None:

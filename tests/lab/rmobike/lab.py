@@ -308,14 +308,14 @@ class Routed:
             """
         )
 
-    def block(self, address: str) -> None:
-        """Drop what goes to an address, and what comes from it."""
+    def block(self, address: str, *, answers: bool = True) -> None:
+        """Drop what goes to an address, and (``answers``) what comes from it."""
         self.nft(
             f"""table ip dead {{
                   chain passing {{
                     type filter hook forward priority -10
                     ip daddr {address} drop
-                    ip saddr {address} drop
+                    {f"ip saddr {address} drop" if answers else ""}
                   }}
                 }}
             """
