@@ -17,6 +17,7 @@
 #include <daemon.h>
 
 #include "rmobike_follow.h"
+#include "rmobike_import.h"
 #include "rmobike_swap.h"
 
 typedef struct private_rmobike_listener_t private_rmobike_listener_t;
@@ -258,6 +259,7 @@ METHOD(listener_t, ike_update, bool,
 METHOD(listener_t, ike_state_change, bool,
 	private_rmobike_listener_t *this, ike_sa_t *ike_sa, ike_sa_state_t state)
 {
+	rmobike_import_begins(ike_sa, state);
 	this->freeze->changes(this->freeze, ike_sa, state);
 	if (state == IKE_DESTROYING)
 	{

@@ -13,6 +13,7 @@ import pytest
 from mobikectl.charon.rmobike import PluginRefusedError, Rmobike
 from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, Standing
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
+from mobikectl.wire.ha_chain import HaChain
 
 from ..rmobike.lab import run
 from .lab import children_of, spis_of
@@ -414,6 +415,36 @@ async def test_a_frozen_ike_sa_that_is_dropped_is_gone_and_its_deadline_does_not
         assert (await gateway.command("status"))["plugin"] == b"rmobike"
     assert "thawed" not in gateway.names()
     assert "generating INFORMATIONAL request" not in gateway.log
+
+
+async def test_a_job_left_from_before_does_no_harm_to_what_is_being_imported(lab: MoveLab) -> None:
+    """They name an IKE_SA by its SPIs. This one finds it as it comes back: begun, and without a configuration."""
+    await lab.start()
+    await taken(lab)
+    gateway = lab.gateways["gw1"]
+    await gateway.load("gateway", "client", "%any", "198.19.2.1/32", "198.19.1.1/32", dpd_delay="2")
+    await lab.connect()
+    here = await gateway.sa()
+    spis = spis_of(here)
+    chain = await lab.brokers["gw1"].wait_for(spis, children_of(here), timeout=5)
+    async with mover(gateway) as helper:
+        await helper.freeze(spis, timeout_s=None)
+        await helper.drop(spis)
+    lab.brokers["gw1"].forget(spis)
+    mark = len(gateway.log)
+    await lab.brokers["gw1"].replay(HaChain(chain.messages[:1]))
+    async with asyncio.timeout(20):
+        while True:
+            if [sa["state"] for sa in await lab.sas("gw1")] == ["CONNECTING"]:
+                break
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(2.5)  # the job for dead peer detection comes due
+    assert gateway.process is not None
+    assert gateway.process.poll() is None, gateway.log[-3000:]
+    assert "DPD" not in gateway.log[mark:]
+    await lab.brokers["gw1"].follow(spis, chain.messages[1:])
+    async with mover(gateway) as helper:
+        await until(helper, spis, standing=Standing.PASSIVE, name="vpn", busy=False)
 
 
 @pytest.mark.parametrize("command", ["move-status", "freeze", "thaw", "passivate", "activate", "drop"])
