@@ -417,7 +417,7 @@ class Failover:
         async with AsyncExitStack() as stack:
             async with self._ahead:
                 if record.state is MoveState.PLANNED:
-                    requested = await self._request(move)
+                    requested = await self._requested(move)
                     if requested is None:
                         self._ours.discard(record.number)
                         return
@@ -454,13 +454,28 @@ class Failover:
         except MobikectlError as error:
             return error.message
 
+    async def _requested(self, move: Versioned[MoveRecord]) -> Versioned[MoveRecord] | None:
+        """Write that it is requested; None: it must not be begun. Nobody else ends what was granted to this node.
+
+        While this node is no member, or the store is away, that is waited for.
+        """
+        wait = Backoff(0.2, 2.0)
+        while True:
+            if self._lease() is not None:
+                try:
+                    return await self._request(move)
+                except StoreError as error:
+                    log.warning("failover %d is not begun yet: %s", move.value.number, error)
+            await asyncio.sleep(wait.next())
+
     async def _request(self, move: Versioned[MoveRecord]) -> Versioned[MoveRecord] | None:
-        """Write that it is requested, which the leader's token has to allow; None: it must not be begun."""
+        """Write that it is requested, which the leader's token has to allow; None: it must not be begun.
+
+        Raise StoreError: whether it was written is not known.
+        """
         record = move.value
         copy = self._copies.find(_spis(record.spis))
         try:
-            if self._lease() is None:
-                return None
             if copy is None or copy.over or not (copy.lost or await self._is_away(record.source)):
                 why = "its copy is gone" if copy is None else f"{record.source} is back"
                 await self._store.update(move, record.to(MoveState.CANCELLED, at=time.time(), note=why))
@@ -468,11 +483,12 @@ class Failover:
             return await self._store.update(move, record.to(MoveState.REQUESTED, at=time.time()))
         except FencedError:
             note = "the leader that planned it was replaced"
-            self._outbox.put(move, record.to(MoveState.CANCELLED, at=time.time(), note=note), doubtful=True)
+            self._outbox.put(move, record.to(MoveState.CANCELLED, at=time.time(), note=note))
         except LostRaceError as error:
             log.info("failover %d: %s", record.number, error)
-        except StoreError as error:
-            log.warning("failover %d is not begun: %s", record.number, error)
+            now = await self._store.move(record.number)
+            if now is not None and now.value.state is MoveState.REQUESTED:
+                return now  # nobody else writes that: it was us, and the answer was lost
         return None
 
     async def _is_away(self, source: str) -> bool:
