@@ -182,7 +182,7 @@ def world() -> World:
 
 async def until(true: Callable[[], bool], why: Callable[[], object] = lambda: "") -> None:
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             while not true():  # noqa: ASYNC110 - the world has no events
                 await asyncio.sleep(0.002)
     except TimeoutError:
@@ -210,6 +210,12 @@ async def test_the_source_has_a_copy_until_the_targets_standby_has_one(world: Wo
 
 async def test_a_source_that_is_told_of_the_standby_in_time_makes_no_copy(world: World) -> None:
     world.fit = {"gw3"}
+
+    async def watch(step: Step) -> None:
+        if step.what is SourceState.DROPPING:
+            await until(lambda: world.with_copy() == ["gw3"] and not len(world.gw1.copies))
+
+    world.gw1.handing._watch = watch
     async with world.standing_by():
         assert await move(world) is SourceState.HANDED_OVER
         assert world.with_copy() == ["gw3"]
@@ -220,11 +226,14 @@ async def test_a_source_that_is_the_standby_keeps_its_copy(world: World) -> None
     world.fit = {"gw1"}
     async with world.standing_by():
         assert await move(world) is SourceState.HANDED_OVER
-        await asyncio.sleep(0.3)
+
+        def is_told() -> bool:
+            copy = world.gw1.copies.find(SPIS)
+            return copy is not None and copy.offer.name.startswith("gw2/")
+
+        await until(is_told)
+        await asyncio.sleep(0.1)
         assert world.with_copy() == ["gw1"]
-        copy = world.gw1.copies.find(SPIS)
-        assert copy is not None
-        assert copy.offer.name.startswith("gw2/")
     assert world.gw1.charon.did.count("replay") == 1
 
 
