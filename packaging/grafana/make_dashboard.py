@@ -47,12 +47,12 @@ def lately(share: str, metric: str, by: str) -> str:
     )
 
 
-def grown(labels: str, metric: str) -> str:
-    """Return the PromQL of how much a counter grew between two points, by labels.
+def grown(labels: str, metric: str, only: str = "") -> str:
+    """Return the PromQL of how much a counter (``only`` some of its series) grew between two points, by labels.
 
     A series that was not there before grew by all that it has: to increase() the first move is none.
     """
-    now = f"{metric}{{{HERE}}}"
+    now = f"{metric}{{{only}{HERE}}}"
     born = f"{now} unless {now} offset $__rate_interval"
     return f"sum by ({labels}) ((increase({now}[$__rate_interval]) > 0) or ({born}))"
 
@@ -185,14 +185,15 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                 stacked=True,
             ),
             Panel(
-                "New clients sent elsewhere",
+                "Clients redirected",
                 (
+                    (grown("instance", "mobikectl_redirected_clients_total"), "{{instance}} as they connect"),
                     (
-                        f"sum by (instance) (rate(mobikectl_redirected_clients_total{{{HERE}}}[$__rate_interval]))",
-                        "{{instance}}",
+                        grown("instance", "mobikectl_moves_total", 'mechanism="redirect",'),
+                        "{{instance}} established",
                     ),
                 ),
-                "cps",
+                stacked=True,
             ),
             Panel("Steering routes", ((f"mobikectl_steering_routes{{{HERE}}}", "{{instance}}"),)),
         ),
