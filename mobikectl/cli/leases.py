@@ -132,7 +132,9 @@ def _are(count: int, what: str, which: str) -> str:
 def _ask(node: str, before: Collection[Block]) -> None:
     blocks = [block for block in before if block.node == node]
     bound = sum(len(block.bound) for block in blocks)
-    click.echo(f"{node} has {len(blocks)} blocks, and peers have or had {bound} addresses of them.", err=True)
+    click.echo(
+        f"blocks of {node}: {len(blocks)}; addresses of them that peers have or had: {bound}", err=True
+    )
     click.confirm(f"Is {node}'s charon off, and its power, if it cannot be reached?", abort=True, err=True)
 
 
