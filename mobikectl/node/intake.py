@@ -30,7 +30,7 @@ from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
-from mobikectl.wire.handover import Standing, Stands
+from mobikectl.wire.handover import Standing, Stands, Start
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -38,12 +38,13 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, Ended, HeldSa, Notes, SaControl, Sequences
     from mobikectl.node.watching import Watch
-    from mobikectl.wire.handover import Offer, Recall, Start
+    from mobikectl.wire.handover import Offer, Recall
 
 log = logging.getLogger(__name__)
 
 _IN: Final = "in/"
 _PASSIVE: Final = "passive/"
+_STARTED: Final = "started/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Intake:
             await self._require(offer)
             self._taken[offer.spis] = _Taken(offer, time.monotonic())
             self._note(offer.spis, None)
+            self._note_started(offer.spis, None)
             self._note_passive(offer.spis, f"{time.time():.0f}")
             try:
                 await self._watch(Step(TargetStep.IMPORT, offer.spis))
@@ -236,7 +238,19 @@ class Intake:
             raise
         if held is None and self._was_heard(spis, move):
             return TargetState.SERVED  # it was, and ended, or was rekeyed, or charon died since
-        return _standing_of(held, self._taken.get(spis))
+        taken = self._taken.get(spis)
+        started = self._started_before(spis, move) if taken is None else None
+        if held is not None and held.serving and started is not None:
+            return TargetState.SERVED if _has_come(held, started) else TargetState.STARTED
+        return _standing_of(held, taken)
+
+    def _started_before(self, spis: IkeSpis, move: int) -> Start | None:
+        """Return with what a process before this one began to serve it, if its client was not heard by then."""
+        note = self._notes.notes.get(_key(spis, _STARTED), "") if self._notes is not None else ""
+        if not note or _move_of(note) != move:
+            return None
+        ours, theirs, roam = (int(each) for each in note.split()[2:])
+        return Start(move, spis, (ours, theirs), roam=bool(roam))
 
     def _was_heard(self, spis: IkeSpis, move: int) -> bool:
         """Whether its client came here with this move, or something went to or fro that only charon can tell of.
@@ -260,6 +274,7 @@ class Intake:
             return
         self._note(spis, f"{time.time():.0f} {move}")
         self._note_passive(spis, None)
+        self._note_started(spis, None)
         offer = taken.offer
         self._say_that_it_came(
             source, _of(offer, Host(offer.address, offer.local.port), offer.remote, offer.children)
@@ -277,6 +292,13 @@ class Intake:
         if self._notes is not None:
             self._notes.note(_key(spis, _PASSIVE), value)
 
+    def _note_started(self, spis: IkeSpis, start: Start | None) -> None:
+        if self._notes is not None:
+            value = None
+            if start is not None and start.mids is not None:
+                value = f"{time.time():.0f} {start.move} {start.mids[0]} {start.mids[1]} {start.roam:d}"
+            self._notes.note(_key(spis, _STARTED), value)
+
     async def _end_forgotten(self) -> None:
         """Drop what a process before this one took over, and whose source was not heard of since."""
         old = time.time() - self._times.expire_s
@@ -293,7 +315,11 @@ class Intake:
         notes = self._notes.notes if self._notes is not None else {}
         old = time.time() - self._times.remember_s
         for key, value in list(notes.items()):
-            if self._notes is not None and key.startswith(_IN) and float(value.partition(" ")[0]) < old:
+            if (
+                self._notes is not None
+                and key.startswith((_IN, _STARTED))
+                and float(value.partition(" ")[0]) < old
+            ):
                 self._notes.note(key, None)
 
     async def _require(self, offer: Offer) -> None:
@@ -343,6 +369,7 @@ class Intake:
     def _forget(self, spis: IkeSpis) -> None:
         self._taken.pop(spis, None)
         self._note_passive(spis, None)
+        self._note_started(spis, None)
         self._broker.forget(spis)
 
     # --- serving --------------------------------------------------------------------------------
@@ -351,6 +378,7 @@ class Intake:
         await self._continue_numbers(held, start)
         taken = self._taken[start.spis]
         taken.started = start
+        self._note_started(start.spis, start)
         if start.mids is not None:
             self._broker.count_from(start.spis, *start.mids)
         await self._control.activate(
@@ -395,6 +423,7 @@ class Intake:
         try:
             self._note(start.spis, f"{time.time():.0f} {start.move}")
             self._note_passive(start.spis, None)
+            self._note_started(start.spis, None)
             if start.rekey:
                 await self._control.rekey_children(held.ike_id, start.rekey)
             if self._hosts is not None and taken is not None:
@@ -428,8 +457,8 @@ def _key(spis: IkeSpis, prefix: str = _IN) -> str:
 
 def _move_of(note: str) -> int | None:
     """Given the note that an IKE_SA's client came here, "SECONDS MOVE", return the number of the move."""
-    number = note.partition(" ")[2]
-    return int(number) if number.isdecimal() else None
+    number = note.split(" ")[1:2]
+    return int(number[0]) if number and number[0].isdecimal() else None
 
 
 def _spis_of(key: str) -> IkeSpis | None:

@@ -337,6 +337,30 @@ async def test_a_target_that_served_it_before_does_not_say_that_it_serves_it_now
     assert world.here.serving
 
 
+@pytest.mark.parametrize("came", [False, True])
+async def test_a_target_that_restarts_after_it_began_to_serve_knows_whether_the_client_came(
+    world: World, came: bool
+) -> None:
+    world.there.client_answers = came
+    world.wire.troubles = {START: ["answer lost"]}
+    starting = world.intake.start
+
+    async def killed(start: Start, source: str = "") -> Standing:
+        world.intake._times = replace(world.intake._times, answer_s=60.0)
+        running = asyncio.create_task(starting(start))
+        while not world.there.serving:  # noqa: ASYNC110 (charon tells nobody)
+            await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        world.restart_target()
+        return Standing(Stands.STARTED)
+
+    world.intake.start = killed  # type: ignore[method-assign]
+    ended = await within(5, world.handing.hand_over(order(r=True)))
+    assert ended.state is (S.HANDED_OVER if came else S.KEPT)
+    assert (world.here.serving, world.there.serving) == (not came, came)
+
+
 async def test_what_was_frozen_when_its_charon_died_is_started_at_the_target(world: World) -> None:
     handing = world.handing
 
