@@ -52,6 +52,8 @@ JUMP_FACTOR: Final = 4
 MAX_COPIES: Final = 50_000
 BUSY: Final = 3
 """What charon is asked again and again takes at most a fourth of the time."""
+HEARD_TOGETHER: Final = 4
+"""Of more that wait for their clients at the same time each looks the less often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ class Copies:
         self.arriving: Callable[[IkeSpis], bool] = lambda _: False
         """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
         self._copies: dict[IkeSpis, Copy] = {}
+        self._hearing = 0
+        """IKE_SAs that were started and whose clients are waited for."""
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
         self._locks: dict[IkeSpis, asyncio.Lock] = {}
@@ -503,18 +507,27 @@ class Copies:
         self, spis: IkeSpis, mids: tuple[int, int], copy: Copy, deadline: float
     ) -> HeldSa | None:
         until = min(time.monotonic() + self._times.answer_s, deadline)
-        while True:
-            asked = time.monotonic()
-            held = await self._look(spis)
-            if held is None:
-                raise MoveError(f"{copy.offer.name} went away while it was started", hint="see charon's log")
-            answered = held.mid_initiator > mids[0] and not held.busy
-            if held.serving and (answered or held.mid_responder > mids[1]):
-                return held
-            if time.monotonic() > until:
-                return None
-            # A charon that takes long to answer is busy starting others.
-            await asyncio.sleep(max(self._times.heard_s, BUSY * (time.monotonic() - asked)))
+        self._hearing += 1
+        pause = self._times.heard_s
+        try:
+            while True:
+                await asyncio.sleep(pause)
+                asked = time.monotonic()
+                held = await self._look(spis)
+                if held is None:
+                    raise MoveError(
+                        f"{copy.offer.name} went away while it was started", hint="see charon's log"
+                    )
+                answered = held.mid_initiator > mids[0] and not held.busy
+                if held.serving and (answered or held.mid_responder > mids[1]):
+                    return held
+                if time.monotonic() > until:
+                    return None
+                # A charon that takes long to answer is busy starting others.
+                busy = BUSY * (time.monotonic() - asked) * max(1.0, self._hearing / HEARD_TOGETHER)
+                pause = max(self._times.heard_s, min(busy, self._times.answer_s / 2))
+        finally:
+            self._hearing -= 1
 
     async def _served(self, held: HeldSa, copy: Copy) -> None:
         try:
