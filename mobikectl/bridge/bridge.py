@@ -30,6 +30,7 @@ from mobikectl.charon.session import EventGap, EventLost
 from mobikectl.charon.tracker import SaTracker, TrackerConfig
 from mobikectl.errors import CharonError, DecodeError
 from mobikectl.model import IkeState
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.bridge import Spoken
 from mobikectl.wire.dupont import RrCookie
 
@@ -121,7 +122,7 @@ class Bridge:
     async def run(self) -> None:
         """Serve until cancelled. Survives restarts of charon; removes its rules when it ends."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._tracker.run(), name="bridge: IKE_SAs")
                 tasks.create_task(self._follow_sas(tasks), name="bridge: changes")
                 tasks.create_task(self._follow_plugin(), name="bridge: plugin")
@@ -138,7 +139,7 @@ class Bridge:
 
     # --- charon's IKE_SAs -------------------------------------------------------------------------
 
-    async def _follow_sas(self, tasks: asyncio.TaskGroup) -> None:
+    async def _follow_sas(self, tasks: TaskGroup) -> None:
         with self._tracker.subscribe() as feed:
             async for first in feed:
                 # The model is ahead of its events: a rekeying among those that wait must not look like an end.
@@ -152,7 +153,7 @@ class Bridge:
                 for heard in [self._strangers.popleft() for _ in range(len(self._strangers))]:
                     self._deliver(heard)
 
-    def _level(self, tasks: asyncio.TaskGroup) -> None:
+    def _level(self, tasks: TaskGroup) -> None:
         """Make the sessions those of the IKE_SAs that are there."""
         sas = self._tracker.sas
         for key in [key for key in self._sessions if key[0] not in sas]:
@@ -170,7 +171,7 @@ class Bridge:
         nat = sa.behind_nat and spoken is Spoken.DUPONT and not self._settings.allow_nat
         return sa.state is IkeState.ESTABLISHED and not nat and self._only(sa)
 
-    def _start(self, tasks: asyncio.TaskGroup, sa: IkeSa, spoken: Spoken) -> None:
+    def _start(self, tasks: TaskGroup, sa: IkeSa, spoken: Spoken) -> None:
         self._count += 1
         most = self._settings.most_silence_s
         session = BridgeSession(

@@ -31,6 +31,7 @@ from mobikectl.charon.sas import (
 )
 from mobikectl.charon.session import Event, EventGap, EventLost, LinkState
 from mobikectl.errors import CharonError, CharonTimeoutError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -258,7 +259,7 @@ class SaTracker:
 
         Raise CharonRefusedError (in an ExceptionGroup) when charon lacks the events that are needed.
         """
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="charon events")
             tasks.create_task(self._verify(), name="charon listing")
             tasks.create_task(self._follow_status(), name="charon status")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mobikectl.cli.history import follow_moves
 from mobikectl.cluster.decisions import URGENT
 from mobikectl.cluster.records import MoveState
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +73,7 @@ class ApplyWatch:
 
     async def run(self, journal: Journal) -> None:
         """Given the journal as it was before the order, return when there is nothing more to wait for."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             following = tasks.create_task(self._follow(journal))
             try:
                 while (seconds := self._wait_s()) is not None:

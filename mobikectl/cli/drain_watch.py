@@ -12,6 +12,7 @@ from mobikectl.cli.history import follow_moves
 from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.records import MoveState
 from mobikectl.errors import StoreUnreachableError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -145,7 +146,7 @@ class DrainWatch:
 
     async def run(self, journal: Journal) -> End:
         """Given the journal as the record began with it, wait; return how it ended. Cancel it to stop waiting."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             following = tasks.create_task(self._follow(journal))
             try:
                 while True:

@@ -18,6 +18,7 @@ from mobikectl.cluster.caveats import caveats
 from mobikectl.cluster.records import Versioned
 from mobikectl.cluster.store import MAX_TAIL
 from mobikectl.errors import StoreUnreachableError
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.watch.moves import took
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _print_line(move: MoveRecord) -> None:
 async def _follow(
     store: Store, journal: Journal, wanted: Callable[[MoveRecord], bool], *, as_json: bool
 ) -> None:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         tasks.create_task(_signs_of_life(store))
         async for move in follow_moves(store, journal):
             if wanted(move.value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import click
 from mobikectl.cli.common import Settings, run_async, settings_options, sidecar_runs
 from mobikectl.cli.output import console, json_option, visible
 from mobikectl.control import ControlClient
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -73,7 +73,7 @@ async def _watching(settings: Settings) -> AsyncGenerator[dict[str, Any], None]:
     async with (
         Watcher(window=settings.config.netlink.coalesce_s) as watcher,
         charon_session(settings) as session,
-        asyncio.TaskGroup() as tasks,
+        TaskGroup() as tasks,
     ):
         tracker = SaTracker(session)
         works = [tasks.create_task(work) for work in (netlink(), charon(), tracker.run())]

@@ -19,6 +19,7 @@ from mobikectl.cli.output import coloured, console, human_seconds, json_option, 
 from mobikectl.control import ControlClient
 from mobikectl.errors import MobikectlError, MoveError, NotFoundError, StoreError
 from mobikectl.model import IkeState, IpAddress
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +182,7 @@ async def _by_sidecar(
             sa.uniqueid, sa.name, sa.remote_id, "gone" if good else "still-there", took, move["reason"]
         )
 
-    async with ControlClient(settings.control) as client, asyncio.TaskGroup() as tasks:
+    async with ControlClient(settings.control) as client, TaskGroup() as tasks:
         works = [tasks.create_task(one(sa, client)) for sa in found]
     return [work.result() for work in works]
 

@@ -24,6 +24,7 @@ from mobikectl.cli.output import (
 )
 from mobikectl.model import IkeState
 from mobikectl.observe.plain import plain
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,7 +66,7 @@ async def sas(settings: Settings, watch: bool, peer: str | None, as_json: bool) 
 
 
 async def _watch(settings: Settings, peer: str | None, as_json: bool) -> None:
-    async with charon_session(settings) as session, asyncio.TaskGroup() as tasks:
+    async with charon_session(settings) as session, TaskGroup() as tasks:
         tracker = SaTracker(session, TrackerConfig(watch_log=False))
         following = tasks.create_task(tracker.run())
         try:

@@ -28,6 +28,7 @@ from mobikectl.cluster.state import Changed
 from mobikectl.cluster.store import MAX_MOVES
 from mobikectl.errors import FencedError, LeaseLostError, LostRaceError, StoreError
 from mobikectl.policy.cluster_settings import BalanceSettings
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -94,7 +95,7 @@ class Decider:
             "leading", f"this node decides, with token {leadership.token}", {"token": leadership.token}
         )
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 watching = [
                     tasks.create_task(self._watch_state()),
                     tasks.create_task(self._watch_journal()),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from mobikectl.cluster.backend import Backoff, lease_clock
 from mobikectl.errors import FencedError, LeaseLostError, StoreError, StoreUnreachableError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -114,7 +115,7 @@ async def hold(
 
 async def _work(store: Store, held: HeldLease, work: Callable[[], Awaitable[None]]) -> None:
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             keeper = tasks.create_task(held.keep(store))
             await work()
             keeper.cancel()

@@ -26,6 +26,7 @@ from mobikectl.cluster.settings import (
     open_store,
 )
 from mobikectl.errors import StoreError, StoreValueError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from mobikectl.cluster.store import Store
@@ -113,7 +114,7 @@ async def main(kind: str, where: str, cluster: str) -> None:
     )
     store = open_store(settings)
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(follow_state(store))
             tasks.create_task(follow_moves(store))
     finally:

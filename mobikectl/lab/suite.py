@@ -14,6 +14,7 @@ from mobikectl.errors import LabError
 from mobikectl.lab import uml
 from mobikectl.lab.engine import run_scenario
 from mobikectl.lab.requirements import kernel_has_esp
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -149,7 +150,7 @@ async def _side_by_side(
                 [scenario], once, first, processors[job % len(processors)]
             )
 
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         for job in range(jobs):
             group.create_task(take(job))
     if way.tries > 1:

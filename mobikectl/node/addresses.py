@@ -26,6 +26,7 @@ from mobikectl.charon.rmobike_events import AddressAcquired, AddressReleased, Po
 from mobikectl.cluster.backend import Backoff, lease_clock
 from mobikectl.cluster.leases import Blocks, GuestState
 from mobikectl.errors import CharonError, ConfigError, DecodeError, LostRaceError, StoreError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -207,7 +208,7 @@ class Addresses:
 
     async def run(self) -> None:
         """Keep all level until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._follow(), name="leases")
             tasks.create_task(self._level_for_ever(), name="addresses")
 

@@ -19,6 +19,7 @@ from mobikectl.node.intake import Intake
 from mobikectl.node.standing import Standing, in_step
 from mobikectl.node.untold import RekeyUntold
 from mobikectl.node.watching import nobody
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.transfer import StoreGuard, Tls, TransferClient, Verb, locate_by, serving
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
@@ -127,7 +128,7 @@ async def carriage(
         await stack.enter_async_context(
             serving(me, tls, StoreGuard(store), verbs, host=str(transfer.address), port=transfer.port)
         )
-        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = await stack.enter_async_context(TaskGroup())
         rekeying = RekeyUntold(
             control, broker, events, served=standing.served, coming=lambda spis: spis in intake.taken
         )

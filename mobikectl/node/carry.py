@@ -16,6 +16,7 @@ from mobikectl.node.handing import Order
 from mobikectl.node.room import Room
 from mobikectl.policy.cluster import Mechanism
 from mobikectl.protocol.handover import Handover, SourceState
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha_chain import IkeSpis
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ class HandoverCarrier:
 
 
 async def _each(work: Callable[[Order], Awaitable[Handover]], orders: Sequence[Order]) -> list[Handover]:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         running = [tasks.create_task(_one(work, order)) for order in orders]
     return [task.result() for task in running]
 

@@ -26,6 +26,7 @@ from mobikectl.errors import (
 from mobikectl.netlink.esp import EXHAUSTION, Received
 from mobikectl.node import imported
 from mobikectl.node.control import unheard
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import Offer
@@ -179,7 +180,7 @@ class Copies:
         missing: set[IkeSpis] = set()
         refused: set[IkeSpis] = set()
         offers = [item for item in batch.items if isinstance(item, Offer)]
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             taking = [(offer.spis, tasks.create_task(self._offered(source, offer))) for offer in offers]
         refused |= {spis for spis, task in taking if not task.result()}
         for item in batch.items:

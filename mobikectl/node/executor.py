@@ -45,6 +45,7 @@ from mobikectl.node.queue import Queue
 from mobikectl.node.wishes import WishList
 from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Mechanism, Reason
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -162,7 +163,7 @@ class ClusterExecutor:
     async def run(self) -> None:
         """Carry out moves until cancelled; then undo what is under way, and record that if the store is there."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 tasks.create_task(self._follow(), name="journal")
                 tasks.create_task(self._outbox.run(), name="outcomes")
                 tasks.create_task(self._wishes.run(), name="wishes")
@@ -223,7 +224,7 @@ class ClusterExecutor:
 
     # What begins when
 
-    async def _schedule(self, tasks: asyncio.TaskGroup) -> None:
+    async def _schedule(self, tasks: TaskGroup) -> None:
         while True:
             self._wake.clear()
             again = self._begin(tasks)
@@ -233,7 +234,7 @@ class ClusterExecutor:
             except TimeoutError:
                 continue
 
-    def _begin(self, tasks: asyncio.TaskGroup) -> float | None:
+    def _begin(self, tasks: TaskGroup) -> float | None:
         """Begin what may begin; return in how many seconds to look again (None: when woken)."""
         if self._begun and self._in_step():
             for move in self._begun.values():

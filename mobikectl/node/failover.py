@@ -30,6 +30,7 @@ from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Reason
 from mobikectl.policy.pace import Pace, PaceSettings
 from mobikectl.policy.silence import Silence
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.standby import STANDBY_ASK, Inquiry, Testimony
 
@@ -153,7 +154,7 @@ class Failover:
     async def run(self) -> None:
         """Do it until cancelled."""
         await self._again(self._copies.remember)
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._outbox.run(), name="failovers recorded")
             tasks.create_task(self._copies.renew(), name="new keys")
             tasks.create_task(self._watch(), name="deaths")
@@ -312,7 +313,7 @@ class Failover:
         self, addresses: Collection[IpAddress], spis: frozenset[IkeSpis], others: Iterable[str]
     ) -> tuple[str, frozenset[IkeSpis]]:
         """Return who heard an IKE daemon at the addresses (empty: nobody), and which IKE_SAs are served elsewhere."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             mine = tasks.create_task(self.hears(addresses))
             asked = {name: tasks.create_task(self._ask(name, addresses, spis)) for name in others}
         heard = "us" if mine.result() else ""
@@ -354,7 +355,7 @@ class Failover:
     async def hears(self, addresses: Collection[IpAddress]) -> bool:
         """Given addresses, return whether an IKE daemon answers at one of them."""
         apart = self._times.probe_s / self._times.probes
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             asking = [
                 tasks.create_task(self._heard_at(each, after=number * apart))
                 for number in range(self._times.probes)
@@ -377,7 +378,7 @@ class Failover:
 
     # --- what was granted -----------------------------------------------------------------------
 
-    async def _follow(self, tasks: asyncio.TaskGroup) -> None:
+    async def _follow(self, tasks: TaskGroup) -> None:
         wait = Backoff(0.2, 5.0)
         await self._again(self.leave)
         while True:
@@ -397,7 +398,7 @@ class Failover:
                 log.debug("failover: the journal cannot be followed: %s", error)
             await asyncio.sleep(wait.next())
 
-    def _take(self, move: Versioned[MoveRecord], tasks: asyncio.TaskGroup) -> None:
+    def _take(self, move: Versioned[MoveRecord], tasks: TaskGroup) -> None:
         record = move.value
         if record.reason is not Reason.FAILOVER or record.number in self._ours:
             return

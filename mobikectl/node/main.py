@@ -36,6 +36,7 @@ from mobikectl.node.steps import carries
 from mobikectl.node.watching import nobody
 from mobikectl.observe.events import Source
 from mobikectl.observe.plain import plain
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ class ClusterNode:
                 prepare=self._prepare,
             )
             self._reporter.drained = self._executor.is_drained
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 if self._addresses is not None:
                     tasks.create_task(self._addresses.run(), name="virtual IPs")
                 if self.settings.inside_routes is not None:
@@ -291,7 +292,7 @@ class ClusterNode:
             if self._executor is not None:
                 self._executor.wake()
             try:
-                async with asyncio.TaskGroup() as tasks:
+                async with TaskGroup() as tasks:
                     tasks.create_task(self._reporter.publish(presence), name="reports")
                     tasks.create_task(self._tell_carrying(presence), name="carrying")
                     tasks.create_task(self._campaign(leases), name="election")

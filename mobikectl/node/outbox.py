@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mobikectl.cluster.backend import Backoff
 from mobikectl.cluster.records import MoveState
 from mobikectl.errors import LostRaceError, StoreError, StoreValueError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,14 +66,14 @@ class Outbox:
 
     async def run(self) -> None:
         """Write what is put in, for ever."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             for _ in range(WRITERS):
                 tasks.create_task(self._write())
 
     async def flush(self, timeout: float) -> bool:
         """Write what is left (while `run` does not), at most for so many seconds; return whether all was."""
         try:
-            async with asyncio.timeout(timeout), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(timeout), TaskGroup() as tasks:
                 writer = tasks.create_task(self._write())
                 await self._empty.wait()
                 writer.cancel()

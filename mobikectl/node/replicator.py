@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from mobikectl.cluster.backend import Backoff
 from mobikectl.errors import DecodeError, MobikectlError, NetlinkError, NotFoundError, PrivilegeError
 from mobikectl.policy.standby import Ward, choose
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha import HaAttribute, HaType
 from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import (
@@ -212,7 +213,7 @@ class Replicator:
         """Keep the standbys up to date, until cancelled."""
         forget = self._broker.listen(self._heard)
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with TaskGroup() as tasks:
                 while True:
                     self._wake.clear()
                     for standby in self._assign():

@@ -27,6 +27,7 @@ from mobikectl.policy.settings import ProbeSettings
 from mobikectl.policy.track import ProbeError
 from mobikectl.probe.icmp import exchange
 from mobikectl.probe.sockets import ProbeFailedError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -122,7 +123,7 @@ class Reporter:
 
     async def measure(self) -> None:
         """Measure until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._measure_traffic())
             if self._settings.probe is not None:
                 tasks.create_task(self._probe_for_ever(self._settings.probe))

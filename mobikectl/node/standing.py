@@ -19,6 +19,7 @@ from mobikectl.policy.settings import ProbeSettings
 from mobikectl.policy.standby import Candidate
 from mobikectl.probe import ike
 from mobikectl.probe.sockets import ProbeFailedError
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.transfer import Verb
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
@@ -103,7 +104,7 @@ class Standing:
 
     async def run(self) -> None:
         """Do it until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             tasks.create_task(self._look(), name="members")
             tasks.create_task(self.failover.run(), name="failover")
             tasks.create_task(self.replicator.run(), name="replication")

@@ -13,6 +13,7 @@ from mobikectl.policy.settings import ProbeMethod, ProbeSettings
 from mobikectl.policy.track import ProbeError, ProbeResult
 from mobikectl.probe import connect, icmp, ike
 from mobikectl.probe.sockets import ProbeFailedError
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from mobikectl.policy.state import ProbePath
@@ -48,7 +49,7 @@ async def probe(request: ProbePath) -> ProbeResult:
     if exchange is None:
         raise ValueError(f"method {settings.method.value} sends nothing")
     targets = settings.targets_for(request.path.remote)
-    async with asyncio.TaskGroup() as group:
+    async with TaskGroup() as group:
         asked = [group.create_task(_ask(exchange, request, target)) for target in targets]
     tallies = [task.result() for task in asked]
     # With enough targets answering, what the others failed by is of no interest to the reader.

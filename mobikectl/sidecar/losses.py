@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from mobikectl.errors import NetlinkError, NotFoundError, PrivilegeError
 from mobikectl.observe.events import Source
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ class Losses:
 
     async def run(self) -> None:
         """Watch, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             async for event in self._events.follow():
                 number = event.data.get("move")
                 if event.source is not Source.ACTION or not isinstance(number, int):

@@ -64,6 +64,7 @@ from mobikectl.switch.executor import MoveExecutor
 from mobikectl.switch.moves import Mechanism
 from mobikectl.switch.redirects import Redirects
 from mobikectl.switch.steering import Steering
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.web import serve_web
 from mobikectl.web.guard import read_token
 
@@ -121,7 +122,7 @@ class Sidecar:
         for number in ENDING:
             loop.add_signal_handler(number, stop.set)
         try:
-            async with self._house(), asyncio.TaskGroup() as tasks:
+            async with self._house(), TaskGroup() as tasks:
                 running = [tasks.create_task(work, name=name) for name, work in self._works()]
                 self._notifier.ready()
                 self.events.record(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from mobikectl.policy.state import Explanation, Memory, PathState, ProbePath
 from mobikectl.probe import probe
 from mobikectl.sidecar.routes import PathRoutes
 from mobikectl.sidecar.sas import GatewayAddresses
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from mobikectl.config import Config
@@ -45,7 +45,7 @@ async def look_once(config: Config) -> tuple[tuple[Explanation, ...], dict[int, 
 
 
 async def _probed(memory: Memory, wanted: list[ProbePath]) -> Memory:
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         probing = [tasks.create_task(probe(one)) for one in wanted]
     for task in probing:
         memory = memory.with_probe(task.result(), time.monotonic())

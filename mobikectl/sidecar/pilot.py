@@ -29,6 +29,7 @@ from mobikectl.policy.state import (
 from mobikectl.sidecar.routes import PathRoutes
 from mobikectl.switch.executor import MoveOrder
 from mobikectl.switch.moves import Blame, MoveState
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -180,7 +181,7 @@ class Pilot:
 
     async def run(self) -> None:
         """Decide whenever something was observed or a deadline came, until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with TaskGroup() as tasks:
             deadline: float | None = None
             while True:
                 await self._until(deadline)
@@ -194,7 +195,7 @@ class Pilot:
             pass
         self._dirty.clear()
 
-    async def _round(self, tasks: asyncio.TaskGroup) -> float | None:
+    async def _round(self, tasks: TaskGroup) -> float | None:
         if not self._around.in_step():
             return None  # without charon there is nothing to move; it wakes us when it is back
         self._steering.forget_lost()
@@ -240,7 +241,7 @@ class Pilot:
         self._tend_from = max(self._tend_from, ended + (ended - now) / TEND_SHARE)
         return None
 
-    def _perform(self, action: Action, tasks: asyncio.TaskGroup) -> None:
+    def _perform(self, action: Action, tasks: TaskGroup) -> None:
         match action:
             case MoveSa():
                 self._events.record(

@@ -12,6 +12,7 @@ from mobikectl.model import IpAddress, Path
 from mobikectl.observe.plain import plain
 from mobikectl.switch.executor import MoveOrder
 from mobikectl.switch.moves import Mechanism, MoveState, plan_move
+from mobikectl.taskgroup import TaskGroup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -118,7 +119,7 @@ async def _all_of(
     peers: dict[IpAddress, list[IkeSa]] = {}
     for sa in chosen:
         peers.setdefault(sa.path.remote, []).append(sa)
-    async with asyncio.TaskGroup() as tasks:
+    async with TaskGroup() as tasks:
         for group in peers.values():
             tasks.create_task(one_peer(group))
     return [done[sa.uniqueid] for sa in chosen]

@@ -19,6 +19,7 @@ from mobikectl.errors import (
     TransferRefusedError,
     TransferUnreachableError,
 )
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.transfer.credentials import require_name
 from mobikectl.transfer.stream import StreamFrames
 from mobikectl.wire.secret import SecretBytes
@@ -75,7 +76,7 @@ class TransferClient:
         self._locate = locate
         self._links: dict[str, _Link] = {}
         self._opening: dict[str, asyncio.Lock] = {}
-        self._tasks = asyncio.TaskGroup()
+        self._tasks = TaskGroup()
 
     async def __aenter__(self) -> Self:
         await self._tasks.__aenter__()
@@ -182,7 +183,7 @@ class TransferClient:
 class _Link:
     """A connection on which requests and answers cross."""
 
-    def __init__(self, node: str, stream: StreamFrames, group: asyncio.TaskGroup) -> None:
+    def __init__(self, node: str, stream: StreamFrames, group: TaskGroup) -> None:
         self._node = node
         self._stream = stream
         self._numbers = itertools.count(1)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobikectl.errors import ConfigError, DecodeError, MobikectlError, TransferDeniedError, TransferError
+from mobikectl.taskgroup import TaskGroup
 from mobikectl.transfer.credentials import require_name
 from mobikectl.transfer.stream import FRAME_S, StreamFrames
 from mobikectl.wire.transfer import (
@@ -102,7 +103,7 @@ async def serving(
     listener = _listen(host, port)
     server = _Server(me, tls, guard, verbs, limits or Limits())
     try:
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             accepting = group.create_task(server.accept(listener, group))
             try:
                 yield listener.getsockname()[:2]
@@ -139,7 +140,7 @@ class _Server:
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._of_node: dict[str, list[StreamFrames]] = {}
 
-    async def accept(self, listener: socket.socket, group: asyncio.TaskGroup) -> None:
+    async def accept(self, listener: socket.socket, group: TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -225,7 +226,7 @@ class _Server:
             streams.pop(0).cut()
         streams.append(stream)
         room = asyncio.Semaphore(self._limits.requests)
-        async with asyncio.TaskGroup() as group:
+        async with TaskGroup() as group:
             while (frame := await self._next(stream)) is not None:
                 await room.acquire()
                 task = group.create_task(self._answer(stream, peer, frame))

@@ -9,11 +9,12 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "mobikectl"
 
-GROUND = {"model", "errors"}
+GROUND = {"model", "errors", "taskgroup"}
 ADAPTERS = {"netlink", "charon", "probe", "cluster", "transfer"}
 ALLOWED: dict[str, set[str]] = {
     "model": set(),
     "errors": set(),
+    "taskgroup": set(),
     "wire": GROUND,
     "protocol": GROUND | {"wire"},
     "policy": GROUND,
