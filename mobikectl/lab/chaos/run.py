@@ -34,7 +34,8 @@ OWNED_S = 40.0
 BACK_S = 200.0
 """A client whose only gateway was killed finds out: 30 s without a packet, 89 s of retransmissions, a new IKE_SA."""
 BEHIND_NAT = "behind a NAT it does not hear who stands by"
-"""The one reason to make an IKE_SA anew when a gateway's charon is killed (docs/moves.md, "What does not work")."""
+JUST_REKEYED = "it was rekeyed in the two seconds before, which its standby may not have been told"
+"""The reasons to make an IKE_SA anew when a gateway's charon is killed (docs/moves.md, "What does not work")."""
 TRIED_S = 20.0
 """Who stands by for a client tries for 12 s to have it answer: so long it may seem to be served."""
 ANSWERED_S = 30.0
@@ -53,8 +54,8 @@ class Tally:
     refused: int = 0
     """Orders that the leader refused."""
     faults: Counter[What] = field(default_factory=Counter)
-    made_anew: int = 0
-    """IKE_SAs that clients had to make anew for the reason that docs/moves.md gives."""
+    made_anew: Counter[str] = field(default_factory=Counter)
+    """IKE_SAs that clients had to make anew for a reason that docs/moves.md gives, by that."""
     unexplained: list[str] = field(default_factory=list)
     """Those that they had to make anew for no such reason."""
     longest_s: float = 0.0
@@ -77,8 +78,8 @@ class Chaos:
         self._gateways = run.lab.topology.by_role(Role.GATEWAY)
         self._known: dict[str, Key] = {}
         """Tunnel -> the IKE_SA that its client has."""
-        self._doomed: dict[Key, float] = {}
-        """IKE_SAs behind a NAT whose charon was killed, and when: nobody else can go on with them."""
+        self._doomed: dict[Key, tuple[float, str]] = {}
+        """IKE_SAs with which nobody else may be able to go on as their charon was killed: since when, and why."""
         self._spared: set[Key] = set()
         """Those of them that seem to live on."""
         self._killed: dict[Key, str] = {}
@@ -217,12 +218,13 @@ class Chaos:
         return next(node for node in self._gateways if node not in {source, target})
 
     def _doom(self, world: World, victim: str) -> None:
-        """Write down which IKE_SAs cannot live on when a gateway's charon is killed now."""
+        """Write down which IKE_SAs may not live on when a gateway's charon is killed now."""
         for key in world.gateways[victim]:
             copies = [node for node, keys in world.copies.items() if key in keys]
             self._killed[key] = f"{victim}'s charon was killed; a copy at {', '.join(copies) or 'nobody'}"
-            if self._behind_nat(key[0]):
-                self._doomed[key] = time.monotonic()
+            why = BEHIND_NAT if self._behind_nat(key[0]) else JUST_REKEYED if key in world.fresh else ""
+            if why:
+                self._doomed[key] = time.monotonic(), why
                 self._spared.discard(key)
 
     def _behind_nat(self, tunnel: str) -> bool:
@@ -272,14 +274,17 @@ class Chaos:
         await self._answered([client for client in clients if not self._is_doomed(client)])
 
     def _pardon(self, world: World) -> None:
-        """Take it back that IKE_SAs cannot live on, of those that do."""
+        """Take it back that IKE_SAs may not live on, of those that do."""
         now = time.monotonic()
         for client, key in self._known.items():
-            if not self._is_doomed(client) or now - self._doomed[key] < TRIED_S:
+            if not self._is_doomed(client):
                 continue
-            if world.settled(client) and self._pings(self._tunnels[client], now - 2.0):
+            since, why = self._doomed[key]
+            tried = now - since >= TRIED_S
+            if tried and world.settled(client) and self._pings(self._tunnels[client], now - 2.0):
                 self._spared.add(key)
-                self._run.cause(f"{client} lives on, although {BEHIND_NAT}")
+                if why == BEHIND_NAT:
+                    self._run.cause(f"{client} lives on, although {why}")
 
     def _is_doomed(self, client: str) -> bool:
         return self._known.get(client) in self._doomed.keys() - self._spared
@@ -325,9 +330,9 @@ class Chaos:
             if before == key:
                 continue
             self._known[client] = key
-            if time.monotonic() - self._doomed.get(before, float("-inf")) < BACK_S * self._patience:
-                why = BEHIND_NAT
-                self.tally.made_anew += 1
+            since, why = self._doomed.get(before, (float("-inf"), ""))
+            if time.monotonic() - since < BACK_S * self._patience:
+                self.tally.made_anew[why] += 1
             else:
                 why = self._killed.get(before, "nobody knows why")
                 self.tally.unexplained.append(f"{client}: {why}")
@@ -357,7 +362,8 @@ class Chaos:
         run.record("owned_once", sum(map(world.settled, self._tunnels)))
         run.record("strays", len(world.strays()))
         run.record("answered", len(self._tunnels) - len(silent))
-        run.record("made_anew", tally.made_anew)
+        run.record("made_anew.nat", tally.made_anew[BEHIND_NAT])
+        run.record("made_anew.rekeyed", tally.made_anew[JUST_REKEYED])
         run.record("unexplained", len(tally.unexplained))
         run.record("longest_move_ms", round(1000 * tally.longest_s))
         for what, count in tally.faults.items():

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str, str]
 """Connection, initiator's SPI, responder's SPI."""
+FRESH_S = 1
+"""So many whole seconds ago at most: charon tells no fractions of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,8 @@ class World:
     """Gateway -> the IKE_SAs that it serves."""
     copies: Mapping[str, frozenset[Key]]
     """Gateway -> the IKE_SAs that it has passive: copies of a standby, offers of a move."""
+    fresh: frozenset[Key] = frozenset()
+    """Those that are served, and were made or rekeyed just now, or a CHILD_SA of theirs was."""
 
     def owners(self, tunnel: str) -> tuple[str, ...]:
         """Return the gateways that serve an IKE_SA that the client has."""
@@ -57,6 +61,7 @@ async def look(lab: Lab) -> World:
         },
         gateways={node: sa_keys(listed[node]) for node in gateways},
         copies={node: _passive(listed[node]) for node in gateways},
+        fresh=frozenset(key for node in gateways for key in _fresh(listed[node])),
     )
 
 
@@ -73,3 +78,18 @@ def _passive(listed: list[tuple[str, dict[str, Any]]]) -> frozenset[Key]:
         for name, sa in listed
         if sa.get("state") == "PASSIVE"
     )
+
+
+def _fresh(listed: list[tuple[str, dict[str, Any]]]) -> frozenset[Key]:
+    """Return those that are served and came just now, or have a CHILD_SA that did."""
+    fresh = [
+        (name, sa)
+        for name, sa in listed
+        if min(
+            int(sa.get("established", FRESH_S + 1)),
+            *(int(child.get("install-time", FRESH_S + 1)) for child in sa.get("child-sas", {}).values()),
+            FRESH_S + 1,
+        )
+        <= FRESH_S
+    ]
+    return sa_keys(fresh)
