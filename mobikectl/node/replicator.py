@@ -437,8 +437,9 @@ class Replicator:
 
     async def _items(self, standby: _Standby, served: Served, now: float) -> tuple[_Told | None, list[Item]]:
         """Return what is to be told of an IKE_SA, and what is known there then; None: it cannot be copied now."""
+        told = standby.told.get(served.spis)
         try:
-            chain = self._chain(served)
+            chain = self._chain(served, follows=told is not None)
         except NotFoundError as error:
             log.debug("%s cannot be copied: %s", served.name, error)
             standby.resting[served.spis] = now + self._times.look_s
@@ -447,7 +448,6 @@ class Replicator:
         frame = tuple(message for message in chain.messages if message.kind not in _MIDS)
         mids = _mids(chain)
         items: list[Item] = []
-        told = standby.told.get(served.spis)
         if told is None or told.frame != frame or _moved(told.served, served):
             local = served.local
             offer = Offer(
@@ -470,11 +470,21 @@ class Replicator:
         items.append(Touch(served.spis, mids, await self._read(served, now)))
         return _Told(served, frame, mids, now), items
 
-    def _chain(self, served: Served) -> HaChain:
-        """Return what an IKE_SA is made of; all that charon told, where it cannot say what lives of that."""
+    def _chain(self, served: Served, *, follows: bool) -> HaChain:
+        """Return what an IKE_SA is made of; all that charon told, where it cannot say what lives of that.
+
+        ``follows``: the standby has a copy that is to follow. A rekeying is known from charon's HA messages before it
+        is known what is served now: in between all that charon told counts, as nothing may keep message IDs back.
+        """
         all_told = self._blind or served.spis in self._came
         inbound = None if all_told else [spi for spi, _ in served.children]
-        return self._broker.chain_of(served.spis, inbound).with_remote_vips(served.vips)
+        try:
+            chain = self._broker.chain_of(served.spis, inbound)
+        except NotFoundError:
+            if not follows or all_told:
+                raise
+            chain = self._broker.chain_of(served.spis)
+        return chain.with_remote_vips(served.vips)
 
     async def _read(self, served: Served, now: float) -> tuple[Numbers, ...]:
         found: list[Numbers] = []
