@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Protocol
@@ -26,6 +25,7 @@ from mobikectl.errors import (
 from mobikectl.netlink.esp import EXHAUSTION, Received
 from mobikectl.node import imported
 from mobikectl.node.control import unheard
+from mobikectl.switch.turns import OneByOne
 from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
 from mobikectl.wire.ha_chain import IkeSpis
@@ -33,7 +33,7 @@ from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import All, Gone, Lost, Touch, Wants
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import Ended, HeldSa, Notes, SaControl, Sequences
@@ -151,7 +151,7 @@ class Copies:
         """IKE_SAs that were started and whose clients are waited for."""
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
-        self._locks: dict[IkeSpis, asyncio.Lock] = {}
+        self._turns: OneByOne[IkeSpis] = OneByOne()
         self._renewing: asyncio.Queue[tuple[float, HeldSa]] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -220,7 +220,7 @@ class Copies:
             return False
         wanted = offer.chain.at(Host(address, offer.local.port), offer.remote)
         try:
-            async with self._alone(offer.spis):
+            async with self._turns.alone(offer.spis):
                 held = await self._look(offer.spis)
                 before = self._copies.get(offer.spis)
                 if held is not None and held.serving:
@@ -301,7 +301,7 @@ class Copies:
             if mid is not None
         ]
         try:
-            async with self._alone(touch.spis):
+            async with self._turns.alone(touch.spis):
                 if self._copies.get(touch.spis) is not copy or copy.starting:
                     return False
                 if copy.waiting:
@@ -338,7 +338,7 @@ class Copies:
 
         Nothing happens when the target has its standby. A copy that cannot be made is said in the log.
         """
-        async with self._alone(spis):
+        async with self._turns.alone(spis):
             self._handed.discard(spis)
             copy = self._copies.get(spis)
             if copy is None or not copy.waiting:
@@ -376,7 +376,7 @@ class Copies:
 
         Nothing happens when it is served here.
         """
-        async with self._alone(spis):
+        async with self._turns.alone(spis):
             copy = self._copies.get(spis)
             if copy is None or copy.starting or (only is not None and copy is not only):
                 return
@@ -409,14 +409,6 @@ class Copies:
         except DecodeError:
             return None  # it has no addresses yet
 
-    @asynccontextmanager
-    async def _alone(self, spis: IkeSpis) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(spis, asyncio.Lock())
-        async with lock:
-            yield
-        if not lock.locked() and spis not in self._copies:
-            self._locks.pop(spis, None)
-
     # --- serving --------------------------------------------------------------------------------
 
     async def serving(self, spis: Iterable[IkeSpis]) -> frozenset[IkeSpis]:
@@ -434,7 +426,7 @@ class Copies:
         ``begun`` is called when its client was told, and is waited for.
         Then the copy is dropped. Raise what charon raises.
         """
-        async with self._alone(spis):
+        async with self._turns.alone(spis):
             copy = self._copies.get(spis)
             if copy is None or copy.waiting or copy.over:
                 held = await self._look(spis)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -28,12 +27,13 @@ from mobikectl.node.control import unheard
 from mobikectl.node.replicator import Served
 from mobikectl.node.watching import Step, TargetStep, nobody
 from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
+from mobikectl.switch.turns import OneByOne
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.handover import Standing, Stands, Start
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, Ended, HeldSa, Notes, SaControl, Sequences
@@ -110,7 +110,7 @@ class Intake:
         self._watch = watch
         self._ended = ended
         self._taken: dict[IkeSpis, _Taken] = {}
-        self._locks: dict[IkeSpis, asyncio.Lock] = {}
+        self._turns: OneByOne[IkeSpis] = OneByOne()
 
     @property
     def taken(self) -> frozenset[IkeSpis]:
@@ -121,7 +121,7 @@ class Intake:
 
     async def offer(self, offer: Offer) -> Standing:
         """Take an IKE_SA over, passive. Raise MoveError when this node cannot, what charon raises otherwise."""
-        async with self._alone(offer.spis):
+        async with self._turns.alone(offer.spis):
             taken = self._taken.get(offer.spis)
             stands = _standing_of(await self._control.look(offer.spis), taken)
             if taken is not None and taken.offer == offer and stands is TargetState.PASSIVE:
@@ -156,7 +156,7 @@ class Intake:
 
         Raise MoveError when it is not here, or cannot be served.
         """
-        async with self._alone(start.spis):
+        async with self._turns.alone(start.spis):
             taken = self._taken.get(start.spis)
             held = await self._control.look(start.spis)
             if held is None or held.frozen or (taken is None and not held.serving):
@@ -184,7 +184,7 @@ class Intake:
         One whose client may be here stays so when charon dies: it has used message IDs that the source does not know
         of. Who stands by for it goes on with it then.
         """
-        async with self._alone(recall.spis):
+        async with self._turns.alone(recall.spis):
             stands = await self._stands(recall.spis, recall.move)
             if stands is TargetState.SERVED:
                 self._told_of(recall.spis, recall.move, source)
@@ -209,7 +209,7 @@ class Intake:
             for spis, taken in list(self._taken.items()):
                 if time.monotonic() - taken.since < self._times.expire_s:
                     continue
-                async with self._alone(spis):
+                async with self._turns.alone(spis):
                     try:
                         stands = await self._stands(spis, taken.offer.move)
                         if asked(stands, Ask.EXPIRED) is TargetState.NONE:
@@ -220,14 +220,6 @@ class Intake:
                         log.info("%s cannot be dropped yet: %s", taken.offer.name, error)
 
     # --- what is here ---------------------------------------------------------------------------
-
-    @asynccontextmanager
-    async def _alone(self, spis: IkeSpis) -> AsyncIterator[None]:
-        lock = self._locks.setdefault(spis, asyncio.Lock())
-        async with lock:
-            yield
-        if not lock.locked() and spis not in self._taken:
-            self._locks.pop(spis, None)
 
     async def _stands(self, spis: IkeSpis, move: int) -> TargetState:
         try:
@@ -306,7 +298,7 @@ class Intake:
             spis = _spis_of(key)
             if spis is None or spis in self._taken or float(value) > old:
                 continue
-            async with self._alone(spis):
+            async with self._turns.alone(spis):
                 if _standing_of(await self._control.look(spis), None) is TargetState.PASSIVE:
                     await self._end(spis)
                 self._note_passive(spis, None)

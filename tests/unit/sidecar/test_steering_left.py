@@ -171,7 +171,7 @@ async def test_no_route_is_left_after_a_thousand_moves_of_clients_that_leave_and
         clients(1),
     )  # it is back: they came again, where they come by themselves
     await settled(0)
-    assert executor._turns._places == {}, "nobody's turn is remembered"
+    assert not len(executor._turns._places), "nobody's turn is remembered"
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
