@@ -92,6 +92,7 @@ def test_what_it_quotes_is_printed_recorded_or_measured(shown: str) -> None:
 @pytest.mark.parametrize("shown", sorted(set(quoted(by_charon=True))))
 def test_what_it_quotes_of_charon_is_in_charon(shown: str) -> None:
     pattern = re.escape(shown).replace(r"\.\.\.", "%[a-z]").replace("'rmobike'", "'%s'")
+    pattern = re.sub(r"\d+", lambda number: f"(?:{number[0]}|%d)", pattern)
     assert any(re.search(pattern.encode(), path.read_bytes()) for path in CHARON)
 
 
