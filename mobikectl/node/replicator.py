@@ -413,8 +413,9 @@ class Replicator:
             standby.told.pop(spis, None)
             standby.over.pop(spis, None)
         standby.told.update(confirmed)
-        if any(self._holders(spis) != [standby.node] for spis in confirmed):
-            self._wake.set()  # it takes the place of somebody
+        for spis, told in confirmed.items():
+            if set(self._holders(spis)) - {standby.node, *self.standbys_of(told.served.name)}:
+                self._wake.set()  # it takes the place of somebody
         for spis in wants.missing | wants.refused:
             standby.told.pop(spis, None)
         standby.changed |= wants.missing & standby.wanted.keys()

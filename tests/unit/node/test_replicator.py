@@ -99,6 +99,34 @@ async def test_a_rekeying_that_is_not_seen_yet_in_what_is_served_is_told_at_once
         await standby.until(lambda: standby.mids == (7, 9))
 
 
+async def test_what_all_that_are_to_stand_by_confirm_has_nobody_chosen_anew() -> None:
+    charon, chosen, standby = Charon(), 0, Standby()
+    served = Served("gw1/client#1", SPIS, HERE, CLIENT, ((100, 101),))
+
+    def candidates() -> list[Candidate]:
+        nonlocal chosen
+        chosen += 1
+        return [Candidate("gw2"), Candidate("gw3")]
+
+    replicator = Replicator(
+        "gw1", charon, standby, served=lambda: [served], candidates=candidates, standbys=2, times=LONG
+    )
+    running = asyncio.create_task(replicator.run())
+    try:
+        await standby.until(lambda: sum(isinstance(item, Offer) for item in standby.told) == 2)
+        await asyncio.sleep(0.05)
+        before = chosen
+        for ours in range(5, 9):
+            charon.mids = (ours, 9)
+            charon.listener(SPIS, False)
+            await standby.until(lambda ours=ours: standby.mids == (ours, 9))  # type: ignore[misc]
+        await asyncio.sleep(0.05)
+        assert chosen == before
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+
 async def test_of_what_is_not_known_in_full_no_copy_is_begun() -> None:
     charon = Charon()
     charon.children = {101}
