@@ -13,7 +13,7 @@ from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, peer_of
 from mobikectl.policy.cluster import Health, Mechanism, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from mobikectl.cluster.records import Claim, ClaimRow
     from mobikectl.cluster.state import ClusterState, Journal
@@ -30,7 +30,7 @@ def grants(state: ClusterState, journal: Journal, *, at: float) -> tuple[MoveRec
     taken: set[str] = set()
     open_moves = 0
     moves = [versioned.value for versioned in journal.moves]
-    back = _came(moves)
+    came = last_arrivals(moves)
     for move in moves:
         if move.reason is not Reason.FAILOVER or move.state is MoveState.CANCELLED:
             continue
@@ -39,7 +39,7 @@ def grants(state: ClusterState, journal: Journal, *, at: float) -> tuple[MoveRec
         # another name there, unless charon was restarted and counts from the start.
         if not move.done:
             taken.add(move.spis)
-        elif back.get((move.source, peer_of(move.sas[0])), -1) < move.number:
+        elif not came_back(move, came):
             taken.add(move.spis + move.sas[0])
     found: list[MoveRecord] = []
     for claim, row in _by_load(state):
@@ -58,13 +58,13 @@ def is_dead(state: ClusterState, node: str) -> bool:
     return node not in state.members or (report is not None and report.value.health is Health.DEAD)
 
 
-def came_back(failover: MoveRecord, moves: Iterable[MoveRecord]) -> bool:
-    """Given a failover, and moves, return whether its client came to the node that was dead again since."""
-    return _came(moves).get((failover.source, peer_of(failover.sas[0])), -1) > failover.number
+def came_back(failover: MoveRecord, came: Mapping[tuple[str, str], int]) -> bool:
+    """Given a failover and the `last_arrivals`, return whether its client came to the node that was dead since."""
+    return came.get((failover.source, peer_of(failover.sas[0])), -1) > failover.number
 
 
-def _came(moves: Iterable[MoveRecord]) -> dict[tuple[str, str], int]:
-    """Return the number of the last verified move of each client to each node, by node and client."""
+def last_arrivals(moves: Iterable[MoveRecord]) -> Mapping[tuple[str, str], int]:
+    """Given moves, return the number of the last verified one of each client to each node, by node and client."""
     return {
         (move.target, peer_of(name)): move.number
         for move in sorted(moves, key=lambda move: move.number)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.cluster.backend import Backoff, Gap
-from mobikectl.cluster.failovers import came_back, is_dead
+from mobikectl.cluster.failovers import came_back, is_dead, last_arrivals
 from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
 from mobikectl.errors import (
     FencedError,
@@ -514,9 +514,10 @@ class Failover:
         """
         moves = [move.value for move in (await self._store.journal(None)).moves]
         ours = [move for move in moves if move.reason is Reason.FAILOVER and move.source == self._node]
+        came = last_arrivals(moves)
         dropped = 0
         for record in ours:
-            if record.state is MoveState.VERIFIED and not came_back(record, moves):
+            if record.state is MoveState.VERIFIED and not came_back(record, came):
                 dropped += await self._dropped(record)
         self._look_no_more_at(ours)
         return dropped
