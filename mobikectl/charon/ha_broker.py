@@ -24,7 +24,7 @@ from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
 from mobikectl.charon.protect import protect_process
 from mobikectl.errors import CharonUnreachableError, DecodeError, MoveError, NotFoundError, PrivilegeError
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, IkeId
-from mobikectl.wire.ha_chain import IkeSpis
+from mobikectl.wire.ha_chain import IkeSpis, mid_messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -381,12 +381,9 @@ class HaBroker:
         None: as it is. A request of ours that waits for its answer is sent again as soon as charon begins anything.
         charon tells of the next exchange by itself. Raise CharonUnreachableError when charon does not listen.
         """
-        counts = ((HaType.IKE_MID_INITIATOR, ours), (HaType.IKE_MID_RESPONDER, theirs))
         for each in _both(spis):
-            for kind, mid in counts:
-                if mid is not None:
-                    message = HaMessage.of(kind, (HaAttribute.IKE_ID, each), (HaAttribute.MID, mid))
-                    self._port.send(message.to_bytes())
+            for message in mid_messages(each, ours, theirs):
+                self._port.send(message.to_bytes())
 
     def forget(self, spis: IkeSpis) -> None:
         """Given an IKE_SA that left this node, forget its keys."""

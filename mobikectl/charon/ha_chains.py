@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.errors import NotFoundError
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, IkeId
-from mobikectl.wire.ha_chain import HaChain, IkeSpis
+from mobikectl.wire.ha_chain import HaChain, IkeSpis, mid_messages, mids_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -127,21 +127,14 @@ class HaChains:
         generation = self._generations.get(spis)
         if generation is None or generation.add.ike_id is None:
             return ()
-        ike_id = (A.IKE_ID, generation.add.ike_id)
-        counts = ((HaType.IKE_MID_INITIATOR, ours), (HaType.IKE_MID_RESPONDER, theirs))
-        messages = tuple(HaMessage.of(kind, ike_id, (A.MID, count)) for kind, count in counts)
+        messages = mid_messages(generation.add.ike_id, ours, theirs)
         generation.mids.update((message.kind, message) for message in messages)
         return messages
 
     def counts(self, spis: IkeSpis) -> tuple[int | None, int | None]:
         """Given an IKE_SA, return the message IDs of the next requests, ours and the peer's; None: not told."""
         generation = self._generations.get(spis)
-        told = {} if generation is None else generation.mids
-        ours, theirs = (
-            None if message is None else message.need(A.MID, int)
-            for message in (told.get(HaType.IKE_MID_INITIATOR), told.get(HaType.IKE_MID_RESPONDER))
-        )
-        return ours, theirs
+        return mids_of({} if generation is None else generation.mids)
 
     def _added(self, spis: IkeSpis, message: HaMessage, now: float) -> bool:
         old = message.get(A.IKE_REKEY_ID, IkeId)

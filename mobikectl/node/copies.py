@@ -28,7 +28,7 @@ from mobikectl.node.control import unheard
 from mobikectl.switch.turns import OneByOne
 from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
-from mobikectl.wire.ha_chain import IkeSpis
+from mobikectl.wire.ha_chain import MIDS, IkeSpis, mid_messages
 from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import All, Gone, Lost, Touch, Wants
 
@@ -51,8 +51,6 @@ BLIND_JUMP: Final = 1 << 28
 JUMP_FACTOR: Final = 4
 """How much faster than told a node may have become before it died."""
 MAX_COPIES: Final = 50_000
-BUSY: Final = 3
-"""What charon is asked again and again takes at most a fourth of the time."""
 HEARD_TOGETHER: Final = 4
 """Of more that wait for their clients at the same time each looks the less often."""
 
@@ -295,11 +293,7 @@ class Copies:
         now = time.monotonic()
         for numbers in touch.numbers:
             copy.numbers[numbers.spi_in] = (now, numbers)
-        messages = [
-            HaMessage.of(kind, (HaAttribute.IKE_ID, copy.offer.chain.ike_id), (HaAttribute.MID, mid))
-            for kind, mid in zip(_MIDS, touch.mids, strict=True)
-            if mid is not None
-        ]
+        messages = mid_messages(copy.offer.chain.ike_id, *touch.mids)
         try:
             async with self._turns.alone(touch.spis):
                 if self._copies.get(touch.spis) is not copy or copy.starting:
@@ -517,7 +511,7 @@ class Copies:
                 if time.monotonic() > until:
                     return None
                 # A charon that takes long to answer is busy starting others.
-                busy = BUSY * (time.monotonic() - asked) * max(1.0, self._hearing / HEARD_TOGETHER)
+                busy = imported.BUSY * (time.monotonic() - asked) * max(1.0, self._hearing / HEARD_TOGETHER)
                 pause = max(self._times.heard_s, min(busy, self._times.answer_s / 2))
         finally:
             self._hearing -= 1
@@ -594,9 +588,6 @@ class Copies:
         return Copy(source, Offer(0, name, chain, here.address, here, there, peer_r, own_r, held.children))
 
 
-_MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
-
-
 def behind(numbers: Numbers | None, age_s: float) -> int:
     """Given what was told of a CHILD_SA's ESP and how long ago, return a number that its node cannot have reached."""
     if numbers is None:
@@ -627,7 +618,7 @@ def _child_delete(added: HaMessage) -> HaMessage:
 
 
 def _mids(chain: HaChain) -> list[HaMessage]:
-    return [message for message in chain.messages if message.kind in _MIDS]
+    return [message for message in chain.messages if message.kind in MIDS]
 
 
 def _note_key(spis: IkeSpis) -> str:

@@ -19,6 +19,7 @@ from mobikectl.errors import DecodeError, MobikectlError, NetlinkError, NotFound
 from mobikectl.policy.standby import Ward, choose
 from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha import HaAttribute, HaType
+from mobikectl.wire.ha_chain import MIDS
 from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import (
     MAX_BATCH,
@@ -446,8 +447,8 @@ class Replicator:
             standby.resting[served.spis] = now + self._times.look_s
             standby.changed.add(served.spis)
             return None, []
-        frame = tuple(message for message in chain.messages if message.kind not in _MIDS)
-        mids = _mids(chain)
+        frame = tuple(message for message in chain.messages if message.kind not in MIDS)
+        mids = chain.counts
         items: list[Item] = []
         if told is None or told.frame != frame or _moved(told.served, served):
             local = served.local
@@ -506,18 +507,6 @@ class Replicator:
             highest = received.seq if received is not None else 0
             found.append(Numbers(inbound, outbound, sent.oseq, highest, round(rate * 1000)))
         return tuple(found)
-
-
-_MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
-
-
-def _mids(chain: HaChain) -> tuple[int | None, int | None]:
-    found = {
-        message.kind: message.need(HaAttribute.MID, int)
-        for message in chain.messages
-        if message.kind in _MIDS
-    }
-    return found.get(_MIDS[0]), found.get(_MIDS[1])
 
 
 def _children(chain: HaChain) -> tuple[tuple[int, int], ...]:

@@ -17,7 +17,7 @@ from mobikectl.wire.reader import Reader, impossible, malformed
 from mobikectl.wire.secret import SecretBytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from mobikectl.model import IpAddress
 
@@ -48,6 +48,28 @@ class IkeSpis(NamedTuple):
     def of(cls, ike_id: IkeId) -> Self:
         """Given charon's id of an IKE_SA, return its SPIs."""
         return cls(ike_id.initiator_spi, ike_id.responder_spi)
+
+
+MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
+"""What tells the message IDs of the next requests, ours and the peer's."""
+
+
+def mid_messages(ike_id: IkeId, ours: int | None, theirs: int | None) -> tuple[HaMessage, ...]:
+    """Given an IKE_SA and message IDs of its next requests, ours and the peer's, return the messages that tell them.
+
+    None: of that nothing is told.
+    """
+    return tuple(
+        HaMessage.of(kind, (HaAttribute.IKE_ID, ike_id), (HaAttribute.MID, mid))
+        for kind, mid in zip(MIDS, (ours, theirs), strict=True)
+        if mid is not None
+    )
+
+
+def mids_of(told: Mapping[HaType, HaMessage]) -> tuple[int | None, int | None]:
+    """Given messages by their types, return the message IDs that they tell, ours and the peer's; None: none does."""
+    ours, theirs = (told[kind].need(HaAttribute.MID, int) if kind in told else None for kind in MIDS)
+    return ours, theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +161,14 @@ class HaChain:
 
     def counting(self, ours: int | None, theirs: int | None) -> Self:
         """Given the message IDs of the next requests, ours and the peer's (None: as it says), return the chain so."""
-        counts = {HaType.IKE_MID_INITIATOR: ours, HaType.IKE_MID_RESPONDER: theirs}
-        kept = [each for each in self.messages if counts.get(each.kind) is None]
-        ike_id = (HaAttribute.IKE_ID, self.ike_id)
-        said = [
-            HaMessage.of(kind, ike_id, (HaAttribute.MID, mid))
-            for kind, mid in counts.items()
-            if mid is not None
-        ]
-        return type(self)((*kept, *said))
+        said = mid_messages(self.ike_id, ours, theirs)
+        kinds = {each.kind for each in said}
+        return type(self)((*(each for each in self.messages if each.kind not in kinds), *said))
+
+    @property
+    def counts(self) -> tuple[int | None, int | None]:
+        """The message IDs of the next requests, ours and the peer's; None: it does not say."""
+        return mids_of({each.kind: each for each in self.messages if each.kind in MIDS})
 
     def to_secret(self) -> SecretBytes:
         """Return the octets. Raise DecodeError when there are more than `MAX_CHAIN`."""
