@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 WIDTH = 24
+GRAPH_OPTIONS = {
+    "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+    "tooltip": {"mode": "multi", "sort": "desc"},
+}
 HERE = 'instance=~"$instance"'
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -27,6 +31,9 @@ class Panel:
     kind: str = "timeseries"
     text: str = ""
     stacked: bool = False
+    bars: bool = False
+    """Counts: a stacked bar for each stretch of time, and none where nothing was."""
+
     value: bool = False
     """Of a stat: the number itself is shown, not what it belongs to."""
 
@@ -135,7 +142,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{mechanism}} {{outcome}}",
                     ),
                 ),
-                stacked=True,
+                bars=True,
             ),
             Panel(
                 "How long they took (99th percentile)",
@@ -156,7 +163,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{cause}} {{mechanism}} {{outcome}}",
                     ),
                 ),
-                stacked=True,
+                bars=True,
             ),
             Panel(
                 "How long they took within a host (99th percentile)",
@@ -177,12 +184,12 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                     ),
                 ),
                 text="Packets of the peer, by ESP's sequence numbers; where the kernel does ESP.",
-                stacked=True,
+                bars=True,
             ),
             Panel(
                 "What the data plane said of verified moves",
                 ((grown("data_plane", "mobikectl_verified_moves_data_plane_total"), "{{data_plane}}"),),
-                stacked=True,
+                bars=True,
             ),
             Panel(
                 "Clients redirected",
@@ -193,7 +200,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
                         "{{instance}} established",
                     ),
                 ),
-                stacked=True,
+                bars=True,
             ),
             Panel("Steering routes", ((f"mobikectl_steering_routes{{{HERE}}}", "{{instance}}"),)),
         ),
@@ -290,15 +297,19 @@ def dashboard() -> dict[str, Any]:
         "time": {"from": "now-1h", "to": "now"},
         "refresh": "10s",
         "templating": {"list": [_datasource(), _instances()]},
+        "annotations": {"list": []},
         "panels": panels,
     }
 
 
 def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
-    custom = {
-        "stacking": {"mode": "normal" if panel.stacked else "none"},
-        "fillOpacity": 20 if panel.stacked else 0,
+    stacked = panel.stacked or panel.bars
+    custom: dict[str, Any] = {
+        "stacking": {"mode": "normal" if stacked else "none"},
+        "fillOpacity": 80 if panel.bars else 20 if stacked else 0,
     }
+    if panel.bars:
+        custom |= {"drawStyle": "bars", "lineWidth": 0}
     return {
         "id": number,
         "type": panel.kind,
@@ -314,13 +325,25 @@ def _panel(panel: Panel, number: int, place: dict[str, int]) -> dict[str, Any]:
             },
             "overrides": [],
         },
-        "options": {"textMode": "name"}
-        if panel.kind == "stat" and panel.unit == "short" and not panel.value
-        else {},
+        "options": _stat_options(panel) if panel.kind == "stat" else GRAPH_OPTIONS,
         "targets": [
             {"refId": chr(ord("A") + i), "expr": expr, "legendFormat": legend, "datasource": SOURCE}
             for i, (expr, legend) in enumerate(panel.queries)
         ],
+    }
+
+
+def _stat_options(panel: Panel) -> dict[str, Any]:
+    return {
+        "textMode": "name" if panel.unit == "short" and not panel.value else "auto",
+        "reduceOptions": {"calcs": ["lastNotNull"]},
+        "orientation": "auto",
+        "graphMode": "none",
+        "colorMode": "value",
+        "justifyMode": "auto",
+        "wideLayout": True,
+        "showPercentChange": False,
+        "percentChangeColorMode": "standard",
     }
 
 
