@@ -70,6 +70,7 @@ class Redirected:
 )
 @click.option("--timeout", type=click.FloatRange(0.1, 300), default=10.0, show_default=True, help="Seconds.")
 @click.option("--dry-run", is_flag=True, help="Say which IKE_SAs would be redirected where.")
+@click.option("--force", is_flag=True, help="Also those that were redirected five times in the last 300 s.")
 @json_option
 @run_async
 async def redirect(
@@ -80,13 +81,20 @@ async def redirect(
     gateway: str,
     timeout: float,
     dry_run: bool,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Redirect clients of this gateway to another one, and see them leave.
 
     The client makes a new IKE_SA there and deletes the one here, which is what counts as success: charon itself says
-    yes also for clients that do not support redirection. The other gateway must have the same identity. A client
-    follows 5 redirects in 300 s and drops its IKE_SA at the next. Exit code 7: not all of them left.
+    yes also for clients that do not support redirection. The other gateway must have the same identity.
+
+    A client follows 5 redirects in 300 s; when it is redirected once more, charon here deletes its IKE_SA 30 s later.
+    The sidecar of a cluster's node refuses that one, as far as it can know: it counts the redirects of the journal, and
+    those that were asked for at this gateway by this command since the sidecar started. Without such a sidecar, and
+    for redirects of new clients or by swanctl, nobody counts.
+
+    Exit code 7: not all of them left.
     """
     if sum(given is not None for given in (sa, peer_id, peer_ip)) != 1:
         raise click.UsageError("give one of --sa, --peer-id and --peer-ip")
@@ -97,7 +105,7 @@ async def redirect(
             _show_dry(found, target, as_json=as_json)
             return
         if sidecar_runs(settings) and not isinstance(target, str):
-            done = await _by_sidecar(settings, found, target, timeout)
+            done = await _by_sidecar(settings, found, target, timeout, force=force)
         else:
             done = await _by_charon(session, found, target, timeout, sa=sa, peer_id=peer_id, peer_ip=peer_ip)
     _finish(done, target, as_json=as_json)
@@ -163,13 +171,19 @@ def _meant(sa: int | None, peer_id: str | None, peer_ip: str | None) -> Callable
 
 
 async def _by_sidecar(
-    settings: Settings, found: list[IkeSa], target: IpAddress, timeout: float
+    settings: Settings, found: list[IkeSa], target: IpAddress, timeout: float, *, force: bool
 ) -> list[Redirected]:
     """Have the sidecar do it: it keeps count of a client's redirects, and verifies each."""
     places = asyncio.Semaphore(AT_ONCE)
 
     async def one(sa: IkeSa, client: ControlClient) -> Redirected:
-        request = {"sa": sa.uniqueid, "to": str(target), "mechanism": "redirect", "timeout_s": timeout}
+        request = {
+            "sa": sa.uniqueid,
+            "to": str(target),
+            "mechanism": "redirect",
+            "timeout_s": timeout,
+            "force": force,
+        }
         async with places:
             try:
                 answer = await client.switch(request, timeout=timeout + GRACE_S)

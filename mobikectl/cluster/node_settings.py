@@ -37,7 +37,9 @@ class Placement(Enum):
     INIT = "init"
     """REDIRECT in the answer to IKE_SA_INIT: cheapest, but an attacker's packets can ask for it, too."""
     AUTH = "auth"
-    """REDIRECT in the answer to IKE_AUTH: the client has been authenticated."""
+    """REDIRECT in the answer to IKE_AUTH: the client has been authenticated. **Not with stock strongSwan 5.9.8 as
+    clients**: their charon frees memory twice at such a redirect and aborts, with all its tunnels. Clients with the
+    rmobike plugin, or with ``charon.follow_redirects = no``, are safe."""
     ANYCAST = "anycast"
     """In IKE_SA_INIT, of every client: all nodes are behind one address, and each sends to a unicast one."""
 

@@ -223,6 +223,10 @@ class ClusterNode:
         """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""
         self._memory.redirected(peer)
 
+    def redirects(self, peer: str) -> int:
+        """Given a client's identity, return how often the cluster is known to have redirected it in the last 300 s."""
+        return self._memory.redirects(peer)
+
     def take_plugin(self, event: PluginEvent | EventGap | EventLost) -> None:
         """Given what the plugin said, see to what follows from it for the virtual IPs."""
         if self._addresses is None:

@@ -471,6 +471,7 @@ class Sidecar:
                 self._obey,
                 self._pilot.free,
                 self._executor.mechanism,
+                redirects=self._redirects,
             )
         )
         self._switching.add(work)
@@ -485,6 +486,10 @@ class Sidecar:
             ) from None
         finally:
             self._switching.discard(work)
+
+    def _redirects(self, sa: IkeSa) -> int:
+        """How often its peer was redirected lately; only a cluster's node remembers."""
+        return self._node.redirects(sa.remote_id) if self._node is not None else 0
 
     async def _obey(self, sa: IkeSa, order: MoveOrder) -> Move:
         if self.config.role is not Role.GATEWAY and decides_about(sa):

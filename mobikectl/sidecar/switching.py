@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mobikectl.errors import MobikectlError, MoveError, NotFoundError
 from mobikectl.model import IpAddress, Path
 from mobikectl.observe.plain import plain
+from mobikectl.policy.cluster_settings import MAX_REDIRECTS, REDIRECT_PERIOD_S
 from mobikectl.switch.executor import MoveOrder
 from mobikectl.switch.moves import Mechanism, MoveState, plan_move
 from mobikectl.taskgroup import TaskGroup
@@ -26,7 +27,7 @@ MOST = 10_000
 SIDE_BY_SIDE = 64
 """Peer addresses to which moves are under way at one time."""
 
-KEYS = frozenset({"sa", "peer", "to", "from", "timeout_s", "dry_run", "mechanism"})
+KEYS = frozenset({"sa", "peer", "to", "from", "timeout_s", "dry_run", "mechanism", "force"})
 """What a request may say. A word that is not known could be a misspelt ``dry_run``."""
 
 MECHANISMS = {
@@ -48,12 +49,15 @@ async def switch(
     obey: Callable[[IkeSa, MoveOrder], Awaitable[Move]],
     free: Callable[[int], None],
     how: Callable[[IkeSa, Mechanism | None], Mechanism],
+    *,
+    redirects: Callable[[IkeSa], int] = lambda _: 0,
 ) -> Mapping[str, Any]:
     """Given ``sa`` or ``peer``, ``to`` and what else `KEYS` has, move what matches.
 
     ``obey`` carries out one order, and ``how`` tells by which mechanism it would be; the path policy leaves an SA that
-    arrived alone until that path fails, or until it is switched to `AUTO` (``free``). Return ``moves`` (records), or
-    with ``dry_run`` what would be done.
+    arrived alone until that path fails, or until it is switched to `AUTO` (``free``). ``redirects`` tells how often an
+    SA's peer is known to have been redirected lately: one that would follow no more is redirected only with ``force``.
+    Return ``moves`` (records), or with ``dry_run`` what would be done.
 
     Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense, or its only SA cannot be moved.
     Raise NoRouteError: a dry run found no way there.
@@ -75,11 +79,31 @@ async def switch(
         )
         for sa, path in pairs
     }
+    carry_out = obey
+    if wanted is Mechanism.REDIRECT and not request.get("force"):
+        carry_out = _unless_spent(obey, redirects)
     if len(chosen) == 1:
-        moves = [await obey(chosen[0], orders[chosen[0].uniqueid])]
+        moves = [await carry_out(chosen[0], orders[chosen[0].uniqueid])]
     else:
-        moves = await _all_of(chosen, orders, obey)
+        moves = await _all_of(chosen, orders, carry_out)
     return {"moves": [{**plain(move), "state": move.state.value, "reason": move.reason} for move in moves]}
+
+
+def _unless_spent(
+    obey: Callable[[IkeSa, MoveOrder], Awaitable[Move]], redirects: Callable[[IkeSa], int]
+) -> Callable[[IkeSa, MoveOrder], Awaitable[Move]]:
+    """Given what redirects an SA, return what does so only when its peer will follow (RFC 5685 section 7)."""
+
+    async def careful(sa: IkeSa, order: MoveOrder) -> Move:
+        if (before := redirects(sa)) >= MAX_REDIRECTS:
+            raise MoveError(
+                f"{sa.remote_id} was redirected {before} times within the last {REDIRECT_PERIOD_S:g} s: it would not"
+                " follow once more, and charon here would delete its IKE_SA 30 s later",
+                hint="wait, or use `mobikectl move`; --force redirects it all the same",
+            )
+        return await obey(sa, order)
+
+    return careful
 
 
 async def _plan(sa: IkeSa, path: Path, mechanism: Mechanism, steering: Steering) -> Mapping[str, Any]:
@@ -176,6 +200,7 @@ def _check_kinds(request: Mapping[str, Any]) -> None:
         ("sa", int, "a number"),
         ("peer", str, "a text"),
         ("dry_run", bool, "a truth value"),
+        ("force", bool, "a truth value"),
     ):
         value = request.get(key)
         if value is not None and (type(value) is not kind or value == ""):

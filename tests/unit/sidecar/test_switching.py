@@ -69,6 +69,7 @@ def test_what_matches_nothing_is_said_with_what_was_asked(request_: dict[str, An
         {"peer": {}},
         {"sa": 1, "dry_run": "no"},
         {"sa": 1, "dryrun": True},
+        {"sa": 1, "force": "yes"},
     ],
 )
 def test_a_request_without_sense_is_refused_with_a_hint(request_: dict[str, Any]) -> None:
@@ -163,6 +164,51 @@ async def test_an_unknown_mechanism_moves_nothing(word: Any) -> None:
             lambda _: None,
             by_route,
         )
+
+
+REDIRECT = {"to": "198.18.30.1", "mechanism": "redirect"}
+
+
+async def redirected(request: dict[str, Any], before: dict[str, int]) -> tuple[list[int], list[str]]:
+    """Given a request and how often each peer was redirected lately, return who is redirected now, and each reason."""
+    done: list[int] = []
+
+    async def obey(sa: IkeSa, order: MoveOrder) -> Move:
+        done.append(sa.uniqueid)
+        return await moved(sa, order)
+
+    answer = await switch(
+        request,
+        SAS,
+        cast("Steering", None),
+        obey,
+        lambda _: None,
+        by_route,
+        redirects=lambda sa: before.get(sa.remote_id, 0),
+    )
+    return done, [move["reason"] for move in answer["moves"]]
+
+
+async def test_a_client_that_followed_all_redirects_that_it_may_is_not_lost_by_one_more() -> None:
+    with pytest.raises(MoveError, match=r"bob.example was redirected 5 times .* 300 s"):
+        await redirected(REDIRECT | {"sa": 2}, {"bob.example": 5})
+    assert await redirected(REDIRECT | {"sa": 2}, {"bob.example": 4}) == ([2], [""])
+
+
+async def test_of_several_clients_only_those_that_may_still_follow_are_redirected() -> None:
+    done, reasons = await redirected(REDIRECT | {"peer": "198.18.9.2"}, {"bob.example": 5})
+    assert done == [3]
+    assert "redirected 5 times" in reasons[0]
+
+
+async def test_an_operator_may_insist_on_one_redirect_more() -> None:
+    done, _ = await redirected(REDIRECT | {"sa": 2, "force": True}, {"bob.example": 7})
+    assert done == [2]
+
+
+async def test_redirects_count_for_nothing_where_another_mechanism_is_used() -> None:
+    done, _ = await redirected({"sa": 2, "to": "198.18.2.1"}, {"bob.example": 7})
+    assert done == [2]
 
 
 async def moved(sa: IkeSa, order: MoveOrder) -> Move:
