@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+INSTALL_PLUGIN = (
+    "install the package mobikectl-charon-plugin (from the source: `make plugin plugin-install`, and `load` rmobike),"
+    " then restart charon, which ends its IKE_SAs; its log says whether it was loaded (docs/rmobike.md)"
+)
+"""The hint wherever charon has no rmobike plugin, and something needs it."""
+
 
 class MobikectlError(Exception):
     """The root. Raise a subclass.

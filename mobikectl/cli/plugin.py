@@ -9,7 +9,7 @@ import click
 from mobikectl.charon.rmobike import Rmobike
 from mobikectl.cli.common import Settings, run_async, settings_options
 from mobikectl.cli.output import console, json_option, print_json, print_table
-from mobikectl.errors import CharonUnreachableError
+from mobikectl.errors import INSTALL_PLUGIN, CharonUnreachableError
 from mobikectl.observe.plain import plain
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ async def status(settings: Settings, as_json: bool) -> None:
         except CharonUnreachableError as error:
             raise CharonUnreachableError(
                 error.message,
-                hint="run `make plugin plugin-install`, let charon load rmobike and restart it (docs/rmobike.md);"
-                " [charon] plugin_socket names another socket",
+                hint=f"{INSTALL_PLUGIN}; [charon] plugin_socket names another socket",
             ) from error
     if as_json:
         print_json({**plain(found), "socket": charon.plugin_socket, "list": [plain(peer) for peer in peers]})

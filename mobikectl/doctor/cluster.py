@@ -9,7 +9,7 @@ from mobikectl.charon.daemon import enabled
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import StoreKind, open_store
 from mobikectl.doctor.findings import Finding, Level
-from mobikectl.errors import MobikectlError, StoreError
+from mobikectl.errors import INSTALL_PLUGIN, MobikectlError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +67,7 @@ def charon(
             Level.PROBLEM,
             "placement",
             f"new clients are to be placed ({settings.placement.value}), which only the rmobike plugin can do",
-            "`make plugin plugin-install`, then restart charon; or set placement = 'off'",
+            f"set placement = 'off', or {INSTALL_PLUGIN}",
         )
 
 

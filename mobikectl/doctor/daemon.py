@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.charon.daemon import enabled
 from mobikectl.doctor.findings import Finding, Level
+from mobikectl.errors import INSTALL_PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ def plugins(daemon: Daemon) -> Iterator[Finding]:
             Level.NOTE,
             "rmobike",
             "not loaded: charon is steered by routes, which peers behind a NAT cannot follow on a gateway",
-            "`make plugin plugin-install`, then restart charon (docs/rmobike.md)",
+            INSTALL_PLUGIN,
         )
 
 

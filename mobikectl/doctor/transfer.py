@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.charon.ha_port_holder import HA_PORT
 from mobikectl.doctor.findings import Finding, Level
-from mobikectl.errors import ConfigError
+from mobikectl.errors import INSTALL_PLUGIN, ConfigError
 from mobikectl.transfer import certificates
 from mobikectl.transfer.credentials import Tls
 
@@ -27,7 +27,7 @@ COMMAND_MAX = 80
 
 CARRYING = {
     "ha": "load strongSwan's ha plugin as docs/moves.md shows (local = 127.0.0.2, remote = 127.0.0.1), restart charon",
-    "rmobike": "`make plugin plugin-install`, then restart charon",
+    "rmobike": INSTALL_PLUGIN,
 }
 """charon's plugins without which no IKE_SA is carried over -> what to do."""
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobikectl.errors import MoveError
+from mobikectl.errors import INSTALL_PLUGIN, MoveError
 from mobikectl.switch.moves import Mechanism
 
 if TYPE_CHECKING:
     from mobikectl.charon.rmobike_link import Peer
     from mobikectl.model import IkeSa
-
-NO_PLUGIN = (
-    "install the rmobike plugin here (`make plugin-install`); `mobikectl plugin status` shows whether it runs"
-)
 
 
 def choose(sa: IkeSa, peer: Peer | None, wanted: Mechanism | None, *, nat_known: bool = True) -> Mechanism:
@@ -53,7 +49,7 @@ def _asked_for(sa: IkeSa, peer: Peer | None, wanted: Mechanism) -> Mechanism:
     if wanted is Mechanism.ROUTE:
         return wanted
     if peer is None:
-        raise MoveError(f"IKE_SA {sa.uniqueid}: {wanted.value} needs the rmobike plugin", hint=NO_PLUGIN)
+        raise MoveError(f"IKE_SA {sa.uniqueid}: {wanted.value} needs the rmobike plugin", hint=INSTALL_PLUGIN)
     if wanted is Mechanism.NOTIFY:
         if sa.original_initiator:
             raise MoveError(

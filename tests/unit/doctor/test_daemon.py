@@ -37,6 +37,12 @@ def test_the_plugins_are_named_and_a_missing_rmobike_is_noted() -> None:
     assert [finding.level for finding in found] == [Level.GOOD, Level.NOTE]
 
 
+def test_how_to_get_the_plugin_is_said_for_packages_and_for_the_source() -> None:
+    mend = list(daemon.plugins(charon()))[1].mend
+    assert "mobikectl-charon-plugin" in mend
+    assert "make plugin plugin-install" in mend
+
+
 def test_good_settings_give_no_complaint() -> None:
     assert set(levels(GOOD, sas=5000).values()) == {Level.GOOD}
 
