@@ -107,6 +107,8 @@ async def carriage(
             watch=watch,
             ended=in_step(beside.tracker),
             came=standing.replicator.came,
+            standby=standing.copies,
+            turns=standing.copies.turns,
         )
         handing = Handing(
             control,
@@ -123,6 +125,8 @@ async def carriage(
         )
         arriving: set[IkeSpis] = set()
         standing.copies.arriving = lambda spis: spis in arriving or spis in intake.taken
+        standing.copies.on_offer = lambda spis: spis in intake.taken
+        standing.copies.taken_over_here = lambda spis, served: intake.taken_over(spis, served=served)
         reporter.copies = standing.copies.__len__
         verbs = {**_verbs(intake, standing.copies, arriving), **standing.verbs()}
         await stack.enter_async_context(
@@ -149,13 +153,13 @@ async def carriage(
 def _verbs(intake: Intake, copies: Copies, arriving: set[IkeSpis]) -> Mapping[str, Verb]:
     async def offer(request: Request) -> SecretBytes:
         wanted = Offer.from_secret(request.payload)
-        # We may be the one that stands by for it, or for what it was before a rekeying: that has the same CHILD_SAs.
+        # We may be the one that stands by for what it was before a rekeying: that has the same CHILD_SAs.
         generations = set(wanted.chain.generations)
         arriving.update(generations)
         try:
-            for spis in generations:
+            for spis in generations - {wanted.spis}:
                 await copies.give_up(spis)
-            return (await intake.offer(wanted)).to_secret()
+            return (await intake.offer(wanted, request.peer.node)).to_secret()
         finally:
             arriving.difference_update(generations)
 

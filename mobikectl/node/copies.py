@@ -143,13 +143,18 @@ class Copies:
         self._times = times or CopyTimes()
         self._ended = ended
         self.arriving: Callable[[IkeSpis], bool] = lambda _: False
-        """Whether an IKE_SA is being moved to this node: then it is none of ours to make or to end."""
+        """Whether an IKE_SA is being moved to this node: then it is none of ours to make."""
+        self.on_offer: Callable[[IkeSpis], bool] = lambda _: False
+        """Whether its node has offered it to this one: then it is none of ours to end."""
+        self.taken_over_here: Callable[[IkeSpis, bool], None] = lambda _spis, _served: None
+        """Told which copy was to be served, because its node is dead, and whether it is: an offer of it is void."""
         self._copies: dict[IkeSpis, Copy] = {}
         self._hearing = 0
         """IKE_SAs that were started and whose clients are waited for."""
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
-        self._turns: OneByOne[IkeSpis] = OneByOne()
+        self.turns: OneByOne[IkeSpis] = OneByOne()
+        """Who deals with an IKE_SA: also who takes it over here (`mobikectl.node.intake`)."""
         self._renewing: asyncio.Queue[tuple[float, HeldSa]] = asyncio.Queue()
 
     def __len__(self) -> int:
@@ -218,7 +223,9 @@ class Copies:
             return False
         wanted = offer.chain.at(Host(address, offer.local.port), offer.remote)
         try:
-            async with self._turns.alone(offer.spis):
+            if self.arriving(offer.spis):
+                return False  # and its turn is not waited for: what is told with it waits, too
+            async with self.turns.alone(offer.spis):
                 held = await self._look(offer.spis)
                 before = self._copies.get(offer.spis)
                 if held is not None and held.serving:
@@ -293,9 +300,11 @@ class Copies:
         now = time.monotonic()
         for numbers in touch.numbers:
             copy.numbers[numbers.spi_in] = (now, numbers)
+        if copy.starting:
+            return True  # charon counts for itself
         messages = mid_messages(copy.offer.chain.ike_id, *touch.mids)
         try:
-            async with self._turns.alone(touch.spis):
+            async with self.turns.alone(touch.spis):
                 if self._copies.get(touch.spis) is not copy or copy.starting:
                     return False
                 if copy.waiting:
@@ -332,7 +341,7 @@ class Copies:
 
         Nothing happens when the target has its standby. A copy that cannot be made is said in the log.
         """
-        async with self._turns.alone(spis):
+        async with self.turns.alone(spis):
             self._handed.discard(spis)
             copy = self._copies.get(spis)
             if copy is None or not copy.waiting:
@@ -363,6 +372,76 @@ class Copies:
         copy.over = True
         return copy
 
+    # --- what is offered to this node, which stands by for it (the caller has the turn) ---------------
+
+    async def lend(self, source: str, offer: Offer) -> bool:
+        """Given what a node offers, return whether charon has it, passive, because this node stands by for it.
+
+        It is brought up to date. Raise what charon raises.
+        """
+        copy = self._lent(offer.spis)
+        held = await self._look(offer.spis)
+        if copy is None or copy.source != source or held is None or held.serving or held.frozen:
+            return False
+        if not await self._changed(held, offer.chain.at(Host(offer.address, offer.local.port), offer.remote)):
+            return False
+        self.lent(source, offer)
+        return True
+
+    def lent(self, source: str, offer: Offer) -> None:
+        """Given what charon has of an offer now, passive: it is the copy of it, if there was one."""
+        copy = self._lent(offer.spis)
+        if copy is None:
+            return
+        if copy.source != source:
+            self.forget(offer.spis)
+            return
+        copy.offer = offer
+        self._note(offer.spis, copy)
+
+    def keeps(self, spis: IkeSpis) -> bool:
+        """Return whether what is passive stays here when its node takes its offer back: it is the copy of it."""
+        copy = self._lent(spis)
+        return copy is not None and not copy.over
+
+    def begun(self, spis: IkeSpis) -> None:
+        """It is about to be served here, as its node wishes."""
+        if (copy := self._lent(spis)) is not None:
+            copy.starting = True
+
+    async def again(self, spis: IkeSpis) -> None:
+        """What was begun comes to nothing: have charon drop it, and take the copy of it again.
+
+        Raise MoveError: it is still served here, and what charon raises. A copy that cannot be made is said in the log.
+        """
+        copy = self._copies[spis]
+        chain = self._chain_of(copy)
+        await self._end(spis)
+        copy.starting = False
+        try:
+            await self._made(chain or copy.offer.chain)
+        except MobikectlError as error:
+            log.warning(
+                "no copy of %s, which was not to be served here after all: %s", copy.offer.name, error
+            )
+            self.forget(spis)
+            self._broker.remove(spis)
+
+    def forget(self, spis: IkeSpis) -> None:
+        """There is no copy of it any more. charon is told nothing."""
+        self._copies.pop(spis, None)
+        self._note(spis, None)
+
+    def _chain_of(self, copy: Copy) -> HaChain | None:
+        try:
+            return self._broker.chain_of(copy.offer.spis, copy.offer.chain.children)
+        except NotFoundError:
+            return None
+
+    def _lent(self, spis: IkeSpis) -> Copy | None:
+        copy = self._copies.get(spis)
+        return None if copy is None or copy.waiting else copy
+
     # --- giving up ------------------------------------------------------------------------------
 
     async def give_up(self, spis: IkeSpis, only: Copy | None = None) -> None:
@@ -370,15 +449,16 @@ class Copies:
 
         Nothing happens when it is served here.
         """
-        async with self._turns.alone(spis):
+        async with self.turns.alone(spis):
             copy = self._copies.get(spis)
             if copy is None or copy.starting or (only is not None and copy is not only):
                 return
             await self._discard(spis)
 
     async def _discard(self, spis: IkeSpis) -> None:
-        self._copies.pop(spis, None)
-        self._note(spis, None)
+        self.forget(spis)
+        if self.on_offer(spis):
+            return
         try:
             held = await self._look(spis)
             if held is not None and not held.serving and not held.frozen:
@@ -420,7 +500,7 @@ class Copies:
         ``begun`` is called when its client was told, and is waited for.
         Then the copy is dropped. Raise what charon raises.
         """
-        async with self._turns.alone(spis):
+        async with self.turns.alone(spis):
             copy = self._copies.get(spis)
             if copy is None or copy.waiting or copy.over:
                 held = await self._look(spis)
@@ -432,8 +512,8 @@ class Copies:
                 why = str(error)
             finally:
                 copy.starting = False
-            self._copies.pop(spis, None)
-            self._note(spis, None)
+            self.forget(spis)
+            self.taken_over_here(spis, why is None)
             if why is not None:
                 await self._drop_started(spis)
             return why
@@ -443,6 +523,8 @@ class Copies:
         if held is None:
             return "charon lost the copy of it"
         chain = self._broker.chain_of(spis, held.inbound)
+        if held.serving:  # its node had it started here, and died before its client came
+            held = await self._made_again(spis, chain)
         told = held.mid_initiator, held.mid_responder
         deadline = time.monotonic() + self._times.give_up_s
         tries = 0
@@ -459,9 +541,12 @@ class Copies:
             if time.monotonic() >= deadline:
                 return f"its client did not answer within {self._times.give_up_s:g} s"
             tries += 1
-            await self._drop_started(spis)
-            await self._broker.replay(chain)
-            held = await self._appeared(spis, held.inbound)
+            held = await self._made_again(spis, chain)
+
+    async def _made_again(self, spis: IkeSpis, chain: HaChain) -> HeldSa:
+        await self._drop_started(spis)
+        await self._broker.replay(chain)
+        return await self._appeared(spis, chain.children)
 
     async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> None:
         await self._jump(held, copy)

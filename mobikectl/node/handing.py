@@ -140,6 +140,8 @@ class _Work:
     """It was thawed while the target does not say what it serves."""
     started: bool = False
     """The target may have sent something to the peer."""
+    start: Start | None = None
+    """What it was told then."""
     unsaid: bool = False
     """The target went without a word whether the client had come."""
     stop: bool = False
@@ -308,6 +310,7 @@ class Handing:
                 start = await self._with_numbers(work, held)
         except (CharonError, NetlinkError, PrivilegeError) as error:
             return Event.REFUSED, str(error)
+        work.start = start
         return await self._asked(work, START, start.to_secret(), self._times.start_s, Stands.SERVED)
 
     async def _asked(
@@ -332,12 +335,15 @@ class Handing:
         return Event.UNCLEAR, standing.note or f"{order.target} says: {standing.stands.value}"
 
     async def _recall(self, work: _Work) -> Outcome:
-        order = work.order
+        order, start = work.order, work.start
+        recall = Recall(order.move, order.spis)
+        if start is not None:
+            recall = replace(recall, mids=start.mids, roam=start.roam)
         try:
             answer = await self._transfer.call(
                 order.target,
                 RECALL,
-                Recall(order.move, order.spis).to_secret(),
+                recall.to_secret(),
                 token=order.token,
                 deadline=self._times.recall_s,
             )

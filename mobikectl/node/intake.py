@@ -30,7 +30,7 @@ from mobikectl.protocol.handover import DID_NOT_COME, Ask, TargetState, asked
 from mobikectl.switch.turns import OneByOne
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
-from mobikectl.wire.handover import Standing, Stands, Start
+from mobikectl.wire.handover import Recall, Standing, Stands, Start
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, Ended, HeldSa, Notes, SaControl, Sequences
     from mobikectl.node.watching import Watch
-    from mobikectl.wire.handover import Offer, Recall
+    from mobikectl.wire.handover import Offer
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,31 @@ class Hosts(Protocol):
         """It is served here from now on."""
 
 
+class Standby(Protocol):
+    """What this node has copies of, in case their nodes die (`mobikectl.node.copies.Copies`).
+
+    What is offered to it may be among them, and is again when the offer is taken back. The caller has the turn.
+    """
+
+    async def lend(self, source: str, offer: Offer) -> bool:
+        """Return whether charon has what a node offers, because this node stands by for it. Raise CharonError."""
+
+    def lent(self, source: str, offer: Offer) -> None:
+        """What there is a copy of was made anew, as it is offered."""
+
+    def keeps(self, spis: IkeSpis) -> bool:
+        """Return whether it stays, passive."""
+
+    def begun(self, spis: IkeSpis) -> None:
+        """It is about to be served here."""
+
+    async def again(self, spis: IkeSpis) -> None:
+        """It is not served here after all, and charon has dropped it."""
+
+    def forget(self, spis: IkeSpis) -> None:
+        """It is no copy any more."""
+
+
 @dataclass(slots=True)
 class _Taken:
     """What was offered. Lost at a restart: then only what charon has counts."""
@@ -82,7 +107,8 @@ class _Taken:
 class Intake:
     """Answers the three verbs. One IKE_SA is dealt with by one request at a time.
 
-    ``came``: told which node an IKE_SA came from that is served here from now on, before that node knows.
+    ``came``: told which node an IKE_SA came from that is served here from now on, before that node knows. ``standby``
+    and ``turns``: the copies that this node has, and who deals with them.
     """
 
     def __init__(
@@ -98,8 +124,11 @@ class Intake:
         watch: Watch = nobody,
         ended: Ended = unheard,
         came: Callable[[str, Served], None] = lambda _source, _served: None,
+        standby: Standby | None = None,
+        turns: OneByOne[IkeSpis] | None = None,
     ) -> None:
         self._came = came
+        self._standby = standby
         self._control = control
         self._broker = broker
         self._sequences = sequences
@@ -110,7 +139,7 @@ class Intake:
         self._watch = watch
         self._ended = ended
         self._taken: dict[IkeSpis, _Taken] = {}
-        self._turns: OneByOne[IkeSpis] = OneByOne()
+        self._turns: OneByOne[IkeSpis] = OneByOne() if turns is None else turns
 
     @property
     def taken(self) -> frozenset[IkeSpis]:
@@ -119,8 +148,11 @@ class Intake:
 
     # --- the verbs ------------------------------------------------------------------------------
 
-    async def offer(self, offer: Offer) -> Standing:
-        """Take an IKE_SA over, passive. Raise MoveError when this node cannot, what charon raises otherwise."""
+    async def offer(self, offer: Offer, source: str = "") -> Standing:
+        """Take an IKE_SA over from its ``source``, passive. A copy of it that is here stays one until it is served.
+
+        Raise MoveError when this node cannot, what charon raises otherwise.
+        """
         async with self._turns.alone(offer.spis):
             taken = self._taken.get(offer.spis)
             stands = _standing_of(await self._control.look(offer.spis), taken)
@@ -136,20 +168,28 @@ class Intake:
             self._note(offer.spis, None)
             self._note_started(offer.spis, None)
             self._note_passive(offer.spis, f"{time.time():.0f}")
+            lent = False
             try:
                 await self._watch(Step(TargetStep.IMPORT, offer.spis))
-                if stands is TargetState.PASSIVE:
-                    await self._end(offer.spis)
-                for generation in offer.chain.generations:
-                    self._broker.forget(generation)
-                # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
-                await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
-                await self._appeared(offer)
+                lent = self._standby is not None and await self._standby.lend(source, offer)
+                if not lent:
+                    await self._import(offer, source, stands)
                 await self._watch(Step(TargetStep.ACCEPT, offer.spis))
             except BaseException:
-                self._give_back(offer.spis)
+                self._give_back(offer.spis, lent=lent)
                 raise
             return _standing(TargetState.PASSIVE)
+
+    async def _import(self, offer: Offer, source: str, stands: TargetState) -> None:
+        if stands is TargetState.PASSIVE:
+            await self._end(offer.spis)
+        for generation in offer.chain.generations:
+            self._broker.forget(generation)
+        # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
+        await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
+        await self._appeared(offer)
+        if self._standby is not None:
+            self._standby.lent(source, offer)
 
     async def start(self, start: Start, source: str = "") -> Standing:
         """Given what the ``source`` asks, serve an IKE_SA that was offered, and tell whether its client answered.
@@ -185,17 +225,43 @@ class Intake:
         of. Who stands by for it goes on with it then.
         """
         async with self._turns.alone(recall.spis):
-            stands = await self._stands(recall.spis, recall.move)
+            stands = await self._stands(recall)
             if stands is TargetState.SERVED:
                 self._told_of(recall.spis, recall.move, source)
             if asked(stands, Ask.RECALL) is TargetState.NONE:
-                if stands is not TargetState.NONE:
-                    await self._watch(Step(TargetStep.END, recall.spis))
-                    await self._end(recall.spis)
-                self._forget(recall.spis)
+                await self._withdraw(recall.spis, stands)
                 await self._watch(Step(TargetStep.GIVE_BACK, recall.spis))
                 return _standing(TargetState.NONE)
             return _standing(stands)
+
+    def taken_over(self, spis: IkeSpis, *, served: bool) -> None:
+        """Given what was to be served here because its node is dead, and whether it is: what that node offered is void.
+
+        The caller has the turn.
+        """
+        taken = self._taken.pop(spis, None)
+        if taken is None:
+            return
+        self._note_passive(spis, None)
+        self._note_started(spis, None)
+        if served:
+            self._note(spis, f"{time.time():.0f} {taken.offer.move}")
+
+    async def _withdraw(self, spis: IkeSpis, stands: TargetState) -> None:
+        """Serve it not, and have of it what was here before: the copy of it, or nothing."""
+        copied = self._copied(spis)
+        if stands is TargetState.STARTED or (stands is TargetState.PASSIVE and copied is None):
+            await self._watch(Step(TargetStep.END, spis))
+            await (copied.again(spis) if copied is not None else self._end(spis))
+        self._taken.pop(spis, None)
+        self._note_passive(spis, None)
+        self._note_started(spis, None)
+        if copied is None or stands is TargetState.NONE:
+            self._forget_copy(spis)
+            self._broker.forget(spis)
+
+    def _copied(self, spis: IkeSpis) -> Standby | None:
+        return self._standby if self._standby is not None and self._standby.keeps(spis) else None
 
     async def expire(self) -> None:
         """Drop what was offered long ago and neither started nor recalled, for ever."""
@@ -211,8 +277,8 @@ class Intake:
                     continue
                 async with self._turns.alone(spis):
                     try:
-                        stands = await self._stands(spis, taken.offer.move)
-                        if asked(stands, Ask.EXPIRED) is TargetState.NONE:
+                        stands = await self._stands(Recall(taken.offer.move, spis))
+                        if asked(stands, Ask.EXPIRED) is TargetState.NONE and self._copied(spis) is None:
                             await self._end(spis)
                             log.info("%s was offered and never started: dropped", taken.offer.name)
                         self._taken.pop(spis, None)
@@ -221,28 +287,34 @@ class Intake:
 
     # --- what is here ---------------------------------------------------------------------------
 
-    async def _stands(self, spis: IkeSpis, move: int) -> TargetState:
+    async def _stands(self, recall: Recall) -> TargetState:
+        spis, move = recall.spis, recall.move
         try:
             held = await self._control.look(spis)
         except CharonUnreachableError:
             if self._was_heard(spis, move):
                 return TargetState.SERVED
             raise
-        if held is None and self._was_heard(spis, move):
-            return TargetState.SERVED  # it was, and ended, or was rekeyed, or charon died since
         taken = self._taken.get(spis)
-        started = self._started_before(spis, move) if taken is None else None
+        if self._was_heard(spis, move) and (held is None or (held.serving and taken is None)):
+            return TargetState.SERVED  # or it was, and ended, or was rekeyed, or charon died since
+        started = self._started_before(recall) if taken is None else None
         if held is not None and held.serving and started is not None:
             return TargetState.SERVED if _has_come(held, started) else TargetState.STARTED
         return _standing_of(held, taken)
 
-    def _started_before(self, spis: IkeSpis, move: int) -> Start | None:
-        """Return with what a process before this one began to serve it, if its client was not heard by then."""
-        note = self._notes.notes.get(_key(spis, _STARTED), "") if self._notes is not None else ""
-        if not note or _move_of(note) != move:
-            return None
+    def _started_before(self, recall: Recall) -> Start | None:
+        """Return with what a process before this one began to serve it, if its client was not heard by then.
+
+        Where nothing is remembered of that, its source says with what it was to begin.
+        """
+        note = self._notes.notes.get(_key(recall.spis, _STARTED), "") if self._notes is not None else ""
+        if not note or _move_of(note) != recall.move:
+            if recall.mids is None:
+                return None
+            return Start(recall.move, recall.spis, recall.mids, roam=recall.roam)
         ours, theirs, roam = (int(each) for each in note.split()[2:])
-        return Start(move, spis, (ours, theirs), roam=bool(roam))
+        return Start(recall.move, recall.spis, (ours, theirs), roam=bool(roam))
 
     def _was_heard(self, spis: IkeSpis, move: int) -> bool:
         """Whether its client came here with this move, or something went to or fro that only charon can tell of.
@@ -264,6 +336,7 @@ class Intake:
         taken = self._taken.pop(spis, None)
         if taken is None:
             return
+        self._forget_copy(spis)
         self._note(spis, f"{time.time():.0f} {move}")
         self._note_passive(spis, None)
         self._note_started(spis, None)
@@ -299,7 +372,8 @@ class Intake:
             if spis is None or spis in self._taken or float(value) > old:
                 continue
             async with self._turns.alone(spis):
-                if _standing_of(await self._control.look(spis), None) is TargetState.PASSIVE:
+                held = await self._control.look(spis)
+                if _standing_of(held, None) is TargetState.PASSIVE and self._copied(spis) is None:
                     await self._end(spis)
                 self._note_passive(spis, None)
 
@@ -343,12 +417,19 @@ class Intake:
             every=self._times.look_s,
         )
 
-    def _give_back(self, spis: IkeSpis) -> None:
+    def _give_back(self, spis: IkeSpis, *, lent: bool) -> None:
         self._taken.pop(spis, None)
+        if lent:
+            return
         try:
+            self._forget_copy(spis)
             self._broker.remove(spis)
         except CharonError as error:
             log.info("%s: charon is away: %s", spis, error)
+
+    def _forget_copy(self, spis: IkeSpis) -> None:
+        if (copied := self._copied(spis)) is not None:
+            copied.forget(spis)
 
     async def _end(self, spis: IkeSpis) -> None:
         """Drop it and see that it is gone. Raise MoveError: it is not."""
@@ -358,18 +439,14 @@ class Intake:
         if held is not None and held.serving:
             await self._ended(held.ike_id)
 
-    def _forget(self, spis: IkeSpis) -> None:
-        self._taken.pop(spis, None)
-        self._note_passive(spis, None)
-        self._note_started(spis, None)
-        self._broker.forget(spis)
-
     # --- serving --------------------------------------------------------------------------------
 
     async def _activate(self, held: HeldSa, offer: Offer, start: Start) -> None:
         await self._continue_numbers(held, start)
         taken = self._taken[start.spis]
         taken.started = start
+        if (copied := self._copied(start.spis)) is not None:
+            copied.begun(start.spis)
         self._note_started(start.spis, start)
         if start.mids is not None:
             self._broker.count_from(start.spis, *start.mids)
@@ -410,6 +487,7 @@ class Intake:
 
     async def _served(self, held: HeldSa, taken: _Taken | None, start: Start, source: str) -> None:
         self._taken.pop(start.spis, None)
+        self._forget_copy(start.spis)
         if taken is not None:
             self._say_that_it_came(source, _of(taken.offer, held.local, held.remote, held.children))
         try:

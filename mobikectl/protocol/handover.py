@@ -170,7 +170,7 @@ class Ask(Enum):
 _T, _A = TargetState, Ask
 TARGET: Final[dict[TargetState, dict[Ask, TargetState]]] = {
     _T.NONE: {_A.OFFER: _T.PASSIVE, _A.RECALL: _T.NONE, _A.GONE: _T.NONE},
-    # A copy that was kept for the case that the source dies is replaced by the offer.
+    # A copy that is kept for the case that the source dies is brought up to date, and stays when it is recalled.
     _T.PASSIVE: {
         _A.OFFER: _T.PASSIVE,
         _A.START: _T.STARTED,

@@ -135,11 +135,10 @@ class Start:
     def from_secret(cls, secret: SecretBytes) -> Self:
         """Given a payload, return it. Raise DecodeError."""
         fields = _Fields(secret.reveal())
-        mids = fields.numbers("mids", 2) if fields.has("mids") else None
         return cls(
             fields.number("move"),
             IkeSpis(*fields.numbers("spis", 2)),
-            (mids[0], mids[1]) if mids is not None else None,
+            fields.pair("mids"),
             fields.flag("roam"),
             tuple((row[0], row[1]) for row in fields.rows("numbers", 2)),
             tuple((row[0], row[1], row[2], row[3]) for row in fields.rows("received", 4)),
@@ -149,20 +148,40 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """Give it back, or say that it is served."""
+    """Give it back, or say that it is served.
+
+    ``mids`` and ``roam``: of the `Start` that may have arrived, so that a target that forgot it can tell whether the
+    peer came; None: the source does not know.
+    """
 
     move: int
     spis: IkeSpis
+    mids: tuple[int, int] | None = None
+    roam: bool = False
 
     def to_secret(self) -> SecretBytes:
         """Return the payload."""
-        return SecretBytes(_dump({"move": self.move, "spis": list(self.spis)}))
+        return SecretBytes(
+            _dump(
+                {
+                    "move": self.move,
+                    "spis": list(self.spis),
+                    "mids": list(self.mids or ()),
+                    "roam": self.roam,
+                }
+            )
+        )
 
     @classmethod
     def from_secret(cls, secret: SecretBytes) -> Self:
         """Given a payload, return it. Raise DecodeError."""
         fields = _Fields(secret.reveal())
-        return cls(fields.number("move"), IkeSpis(*fields.numbers("spis", 2)))
+        return cls(
+            fields.number("move"),
+            IkeSpis(*fields.numbers("spis", 2)),
+            fields.pair("mids"),
+            fields.flag("roam"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +226,6 @@ class _Fields:
             raise impossible("a JSON object", type(value).__name__)
         self._value: dict[str, Any] = value
 
-    def has(self, key: str) -> bool:
-        return bool(self._take(key, list))
-
     def _take(self, key: str, kind: type) -> Any:
         value = self._value.get(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -231,6 +247,13 @@ class _Fields:
 
     def numbers(self, key: str, count: int) -> list[int]:
         return _row(key, self._take(key, list), count)
+
+    def pair(self, key: str) -> tuple[int, int] | None:
+        """Return two numbers; None: the list is empty."""
+        if not self._take(key, list):
+            return None
+        first, second = self.numbers(key, 2)
+        return first, second
 
     def rows(self, key: str, width: int) -> list[list[int]]:
         found = self._take(key, list)

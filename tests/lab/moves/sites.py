@@ -58,7 +58,7 @@ class Sites:
             raise TransferUnreachableError(f"{node} is cut off", maybe_done=verb != OFFER)
         intake = self.sites[node].intake
         handlers: dict[str, Any] = {
-            OFFER: (Offer, intake.offer),
+            OFFER: (Offer, partial(intake.offer, source=source)),
             START: (Start, partial(intake.start, source=source)),
             RECALL: (Recall, partial(intake.recall, source=source)),
         }

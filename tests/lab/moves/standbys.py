@@ -94,6 +94,9 @@ class Standbys:
         self.of[name] = made
         site.handing._keeper = copies
         site.intake._came = made.replicator.came
+        site.intake._standby, site.intake._turns = copies, copies.turns
+        copies.arriving = copies.on_offer = lambda spis: spis in site.intake.taken
+        copies.taken_over_here = lambda spis, served: site.intake.taken_over(spis, served=served)
         return made
 
     async def look(self) -> None:

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mobikectl.protocol.handover import SourceState
+
 from .lab import children_of, spis_of
 from .standbys import Standbys, standbys_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from mobikectl.node.watching import Step
 
     from ..rmobike.lab import Node
     from .lab import MoveLab
@@ -67,6 +71,44 @@ async def test_an_ike_sa_goes_on_at_its_standby_when_its_charon_is_killed(
     assert ring.client.log.count("initiating IKE_SA") == 1
     await rekey(ring.client, ike="vpn")
     await rekey(ring.gateways[standby], child="net")
+
+
+async def test_an_ike_sa_that_is_moved_to_its_standby_is_there_already(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    ids = {sa["uniqueid"] for sa in await ring.sas(standby)}
+    ended = await standbys.sites.move("gw1", standby)
+    assert ended.state is SourceState.HANDED_OVER, ended
+    (served,) = [sa for sa in await ring.sas(standby) if sa["state"] == "ESTABLISHED"]
+    assert {served["uniqueid"]} == ids
+    await ring.client.sa(remote_host=ring.address(standby))
+    sent, answered = await (await ring.ping(50)).result()
+    assert answered >= sent - 10
+
+
+async def test_an_ike_sa_whose_charon_is_killed_while_it_is_offered_goes_on_at_its_standby(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    site, spis = standbys.sites.sites["gw1"], spis_of(await ring.gateways["gw1"].sa())
+
+    async def watch(step: Step) -> None:
+        if step.what is SourceState.ASKING:
+            await die(ring, "gw1")
+
+    site.handing._watch = watch
+    moving = asyncio.create_task(standbys.sites.move("gw1", standby))
+    async with asyncio.timeout(60):
+        while spis not in standbys.sites.sites[standby].intake.taken:  # noqa: ASYNC110 - it has no events
+            await asyncio.sleep(0.01)
+        await ring.gateways["gw1"].start()
+        await moving
+    assert await standbys.of[standby].copies.start(spis) is None
+    await ring.client.sa(remote_host=ring.address(standby))
+    assert ring.client.log.count("initiating IKE_SA") == 1
+    sent, answered = await (await ring.ping(100)).result()
+    assert answered >= sent - 20
 
 
 async def test_a_standby_follows_rekeyings_and_exchanges(ring: MoveLab, standbys: Standbys) -> None:

@@ -503,6 +503,34 @@ async def test_what_is_served_is_never_dropped_for_its_age(world: World) -> None
     assert world.there.serving
 
 
+@pytest.mark.parametrize("came", [True, False])
+@pytest.mark.parametrize("r", [True, False])
+async def test_a_target_that_forgot_all_asks_the_message_ids_whether_the_client_came(
+    world: World, came: bool, r: bool
+) -> None:
+    """Its sidecar and its memory were killed together after it began to serve: the source knows with what it began."""
+    world.there.client_answers = came
+    world.wire.troubles[START] = ["answer lost"]
+
+    def forget(_: object, handover: Handover) -> None:
+        if handover.state is S.RECALLING:
+            world.notes.notes.clear()
+            world.there.counted = None
+            world.restart_target()
+
+    handing = world.handing
+    handing._told = forget
+    ended = await within(5, handing.hand_over(order(r=r)))
+    assert ended.state is (S.HANDED_OVER if came else S.KEPT)
+    assert world.served == 1
+
+
+async def test_a_target_that_was_never_told_to_start_has_no_message_ids_to_ask(world: World) -> None:
+    world.wire.troubles[OFFER] = ["answer lost"]
+    ended = await within(5, world.handing.hand_over(order(r=True)))
+    assert ended.state is S.KEPT
+
+
 async def test_what_is_on_its_way_to_a_third_node_is_not_given_back_to_the_first(world: World) -> None:
     await within(5, world.handing.hand_over(order()))
     await world.there.freeze(SPIS)
@@ -531,6 +559,7 @@ SAID = [
     ),
     Start(3, SPIS, None, roam=False),
     Recall(3, SPIS),
+    Recall(3, SPIS, (4, 9), roam=True),
     Standing(Stands.PASSIVE, "all well"),
 ]
 
