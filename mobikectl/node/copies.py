@@ -1,4 +1,4 @@
-"""Copies of other nodes' IKE_SAs at this node, passive, and serving one of them when its node died.
+"""Copies of other nodes' IKE_SAs at this node, and which of them is served here because its node died.
 
 The copies follow what their node tells (`mobikectl.node.replicator`). This node's charon is what counts: a copy is
 there when charon has it, and served when its client answered from there. docs/moves.md says when it may be served.
@@ -6,97 +6,38 @@ there when charon has it, and served when its client answered from there. docs/m
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-from mobikectl.errors import (
-    CharonError,
-    DecodeError,
-    MobikectlError,
-    MoveError,
-    NetlinkError,
-    NotFoundError,
-)
-from mobikectl.netlink.esp import EXHAUSTION, Received
-from mobikectl.node import imported
+from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.node.control import unheard
+from mobikectl.node.passive import CopyTimes, Passive
+from mobikectl.node.takeover import Takeover
 from mobikectl.switch.turns import OneByOne
 from mobikectl.taskgroup import TaskGroup
-from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host
-from mobikectl.wire.ha_chain import MIDS, IkeSpis, mid_messages
+from mobikectl.wire.ha import Host
+from mobikectl.wire.ha_chain import IkeSpis, mid_messages
 from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import All, Gone, Lost, Touch, Wants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from mobikectl.model import IpAddress
-    from mobikectl.node.control import Ended, HeldSa, Notes, SaControl, Sequences
+    from mobikectl.node.control import Ended, Notes, SaControl, Sequences
     from mobikectl.node.intake import Hosts
+    from mobikectl.node.passive import CopyKeeper
     from mobikectl.wire.ha_chain import HaChain
     from mobikectl.wire.standby import Batch, Numbers
 
 log = logging.getLogger(__name__)
 
 _COPY: Final = "copy/"
-LEAST_JUMP: Final = 1 << 20
-"""ESP numbers that are left out at least: a receiver takes any number ahead of its window (RFC 4303 section 3.4.3)."""
-BLIND_JUMP: Final = 1 << 28
-"""As many where the dead node's numbers were never told."""
-JUMP_FACTOR: Final = 4
-"""How much faster than told a node may have become before it died."""
 MAX_COPIES: Final = 50_000
-HEARD_TOGETHER: Final = 4
-"""Of more that wait for their clients at the same time each looks the less often."""
-
-
-@dataclass(frozen=True, slots=True)
-class CopyTimes:
-    """Seconds."""
-
-    appear_s: float = 3.0
-    """charon has made the IKE_SA and its CHILD_SAs of the messages."""
-    answer_s: float = 1.0
-    """The client answers, before other message IDs are tried."""
-    give_up_s: float = 12.0
-    """A client that has not answered until then is not there; its copy is dropped."""
-    look_s: float = 0.03
-    heard_s: float = 0.06
-    """Whether a client has answered is looked at so often."""
-    renew_s: float = 1.0
-    """The CHILD_SAs of what was started are rekeyed so long after that, one after the other."""
-
-
-GUESSES: Final = ((0, 0), (1, 0), (-1, 0), (0, 1), (1, 1))
-"""How far the message IDs may be ahead of those told: an exchange each way may have ended while its node died, and a
-request of ours that was told of may never have come."""
-
-
-class CopyKeeper(Protocol):
-    """The HA broker (`mobikectl.charon.ha_broker.HaBroker`)."""
-
-    def chain_of(self, spis: IkeSpis, children: Collection[int] | None = None) -> HaChain:
-        """Return an IKE_SA's chain. Raise NotFoundError."""
-
-    async def replay(self, chain: HaChain) -> None:
-        """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
-
-    async def follow(self, spis: IkeSpis, messages: Sequence[HaMessage]) -> None:
-        """Tell charon what changed of a replayed one. Raise NotFoundError, CharonUnreachableError."""
-
-    def count_from(self, spis: IkeSpis, ours: int, theirs: int) -> None:
-        """Remember the message IDs of the next requests of one that is about to be served."""
-
-    def remove(self, spis: IkeSpis) -> None:
-        """Have charon drop an IKE_SA silently. Raise CharonUnreachableError."""
-
-    def forget(self, spis: IkeSpis) -> None:
-        """Forget an IKE_SA."""
 
 
 @dataclass(slots=True)
@@ -110,6 +51,7 @@ class Copy:
     lost: bool = False
     """Its node says that its charon has lost it."""
     starting: bool = False
+    """It is about to be served here."""
     waiting: bool = False
     """The IKE_SA was handed over from here and is frozen until it is dropped: charon gets the copy then."""
     over: bool = False
@@ -134,14 +76,12 @@ class Copies:
         times: CopyTimes | None = None,
         ended: Ended = unheard,
     ) -> None:
-        self._control = control
+        times = times or CopyTimes()
+        self._passive = Passive(control, broker, times, ended)
+        self._takeover = Takeover(control, broker, self._passive, sequences, hosts, times)
         self._broker = broker
-        self._sequences = sequences
         self._address_for = address_for
         self._notes = notes
-        self._hosts = hosts
-        self._times = times or CopyTimes()
-        self._ended = ended
         self.arriving: Callable[[IkeSpis], bool] = lambda _: False
         """Whether an IKE_SA is being moved to this node: then it is none of ours to make."""
         self.on_offer: Callable[[IkeSpis], bool] = lambda _: False
@@ -149,13 +89,10 @@ class Copies:
         self.taken_over_here: Callable[[IkeSpis, bool], None] = lambda _spis, _served: None
         """Told which copy was to be served, because its node is dead, and whether it is: an offer of it is void."""
         self._copies: dict[IkeSpis, Copy] = {}
-        self._hearing = 0
-        """IKE_SAs that were started and whose clients are waited for."""
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
         self.turns: OneByOne[IkeSpis] = OneByOne()
         """Who deals with an IKE_SA: also who takes it over here (`mobikectl.node.intake`)."""
-        self._renewing: asyncio.Queue[tuple[float, HeldSa]] = asyncio.Queue()
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -226,7 +163,7 @@ class Copies:
             if self.arriving(offer.spis):
                 return False  # and its turn is not waited for: what is told with it waits, too
             async with self.turns.alone(offer.spis):
-                held = await self._look(offer.spis)
+                held = await self._passive.look(offer.spis)
                 before = self._copies.get(offer.spis)
                 if held is not None and held.serving:
                     return False
@@ -236,8 +173,8 @@ class Copies:
                     # Its new node tells what it made of what we gave it.
                     self._put_by(source, offer)
                     return True
-                if not (held is not None and await self._changed(held, wanted)):
-                    await self._made(wanted)
+                if not (held is not None and await self._passive.changed(held, wanted)):
+                    await self._make(wanted)
                 copy = Copy(source, offer)
                 if before is not None and before.source == source:
                     copy.numbers = before.numbers
@@ -249,49 +186,11 @@ class Copies:
             return False
         return True
 
-    async def _changed(self, held: HeldSa, wanted: HaChain) -> bool:
-        """Bring a copy that charon has up to date, if only CHILD_SAs came or went; return whether it is."""
-        try:
-            known = self._broker.chain_of(held.spis, held.inbound)
-        except NotFoundError:
-            return False
-        if _frame(known) != _frame(wanted):
-            return False
-        there, here = _children(wanted), _children(known)
-        if any(here[spi] != there[spi] for spi in here.keys() & there.keys()):
-            return False
-        messages = [there[spi] for spi in there.keys() - here.keys()]
-        messages += [_child_delete(here[spi]) for spi in here.keys() - there.keys()]
-        if messages:
-            await self._broker.follow(held.spis, [*messages, *_mids(wanted)])
-            await self._appeared(held.spis, wanted.children)
-        return True
-
-    async def _made(self, wanted: HaChain) -> None:
+    async def _make(self, wanted: HaChain) -> None:
         for spis in wanted.generations:
-            await self._end(spis)
             if spis != wanted.spis:
-                self._copies.pop(spis, None)
-                self._note(spis, None)
-        missing = wanted.connections - await self._control.connections()
-        if missing:
-            raise MoveError(
-                f"this node's charon has no connection {', '.join(sorted(missing))}",
-                hint="load the same connections on all nodes",
-            )
-        await self._broker.replay(wanted)
-        await self._appeared(wanted.spis, wanted.children)
-
-    async def _appeared(self, spis: IkeSpis, children: Collection[int]) -> HeldSa:
-        return await imported.appeared(
-            self._look,
-            spis,
-            lambda held: held.inbound == frozenset(children),
-            name="it",
-            children=len(children),
-            within=self._times.appear_s,
-            every=self._times.look_s,
-        )
+                self.forget(spis)
+        await self._passive.make(wanted)
 
     async def _touched(self, source: str, touch: Touch) -> bool:
         copy = self._copies.get(touch.spis)
@@ -350,7 +249,7 @@ class Copies:
             try:
                 if address is None:
                     raise MoveError("this node has no such address", hint="its node chooses another")
-                await self._made(copy.offer.chain.at(Host(address, copy.offer.local.port), copy.offer.remote))
+                await self._make(copy.offer.chain.at(Host(address, copy.offer.local.port), copy.offer.remote))
                 copy.waiting = False
                 self._note(spis, copy)
             except MobikectlError as error:
@@ -380,10 +279,12 @@ class Copies:
         It is brought up to date. Raise what charon raises.
         """
         copy = self._lent(offer.spis)
-        held = await self._look(offer.spis)
+        held = await self._passive.look(offer.spis)
         if copy is None or copy.source != source or held is None or held.serving or held.frozen:
             return False
-        if not await self._changed(held, offer.chain.at(Host(offer.address, offer.local.port), offer.remote)):
+        if not await self._passive.changed(
+            held, offer.chain.at(Host(offer.address, offer.local.port), offer.remote)
+        ):
             return False
         self.lent(source, offer)
         return True
@@ -416,10 +317,10 @@ class Copies:
         """
         copy = self._copies[spis]
         chain = self._chain_of(copy)
-        await self._end(spis)
+        await self._passive.end(spis)
         copy.starting = False
         try:
-            await self._made(chain or copy.offer.chain)
+            await self._make(chain or copy.offer.chain)
         except MobikectlError as error:
             log.warning(
                 "no copy of %s, which was not to be served here after all: %s", copy.offer.name, error
@@ -460,28 +361,11 @@ class Copies:
         if self.on_offer(spis):
             return
         try:
-            held = await self._look(spis)
+            held = await self._passive.look(spis)
             if held is not None and not held.serving and not held.frozen:
-                await self._end(spis)
+                await self._passive.end(spis)
         except MobikectlError as error:
             log.info("the copy of %s cannot be dropped: %s", spis, error)
-
-    async def _end(self, spis: IkeSpis) -> None:
-        """Have charon drop it and see that it is gone. Raise MoveError: it is not."""
-        held = await self._look(spis)
-        if held is None:
-            self._broker.forget(spis)
-            return
-        self._broker.remove(spis)
-        await imported.gone(self._look, spis, within=self._times.appear_s, every=self._times.look_s)
-        if held.serving:
-            await self._ended(held.ike_id)
-
-    async def _look(self, spis: IkeSpis) -> HeldSa | None:
-        try:
-            return await self._control.look(spis)
-        except DecodeError:
-            return None  # it has no addresses yet
 
     # --- serving --------------------------------------------------------------------------------
 
@@ -489,7 +373,7 @@ class Copies:
         """Given IKE_SAs, return those that this node's charon serves, or served until they were frozen just now."""
         found = set()
         for each in spis:
-            held = await self._look(each)
+            held = await self._passive.look(each)
             if held is not None and (held.serving or (held.frozen and each not in self._handed)):
                 found.add(each)
         return frozenset(found)
@@ -503,11 +387,11 @@ class Copies:
         async with self.turns.alone(spis):
             copy = self._copies.get(spis)
             if copy is None or copy.waiting or copy.over:
-                held = await self._look(spis)
+                held = await self._passive.look(spis)
                 return None if held is not None and held.serving else "it is not here any more"
             copy.starting = True
             try:
-                why = await self._started(spis, copy, begun)
+                why = await self._takeover.serve(copy, begun)
             except (MoveError, NetlinkError, NotFoundError) as error:
                 why = str(error)
             finally:
@@ -515,119 +399,12 @@ class Copies:
             self.forget(spis)
             self.taken_over_here(spis, why is None)
             if why is not None:
-                await self._drop_started(spis)
+                await self._passive.drop(spis)
             return why
 
-    async def _started(self, spis: IkeSpis, copy: Copy, begun: Callable[[], None]) -> str | None:
-        held = await self._look(spis)
-        if held is None:
-            return "charon lost the copy of it"
-        chain = self._broker.chain_of(spis, held.inbound)
-        if held.serving:  # its node had it started here, and died before its client came
-            held = await self._made_again(spis, chain)
-        told = held.mid_initiator, held.mid_responder
-        deadline = time.monotonic() + self._times.give_up_s
-        tries = 0
-        while True:
-            ours, theirs = GUESSES[tries % len(GUESSES)]
-            mids = max(told[0] + ours, 0), told[1] + theirs
-            await self._activate(held, copy, mids)
-            if not tries:
-                begun()
-            came = await self._heard(spis, mids, copy, deadline)
-            if came is not None:
-                await self._served(came, copy)
-                return None
-            if time.monotonic() >= deadline:
-                return f"its client did not answer within {self._times.give_up_s:g} s"
-            tries += 1
-            held = await self._made_again(spis, chain)
-
-    async def _made_again(self, spis: IkeSpis, chain: HaChain) -> HeldSa:
-        await self._drop_started(spis)
-        await self._broker.replay(chain)
-        return await self._appeared(spis, chain.children)
-
-    async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> None:
-        await self._jump(held, copy)
-        self._broker.count_from(held.spis, *mids)
-        await self._control.activate(
-            held, mids=mids, roam=True, peer_r=copy.offer.peer_r, own_r=copy.offer.own_r
-        )
-
-    async def _jump(self, held: HeldSa, copy: Copy) -> None:
-        """Have our ESP begin far behind what its node can have sent."""
-        if self._sequences is None:
-            return
-        for inbound, outbound in held.children:
-            state = await self._sequences.read(held.remote.address, outbound)
-            if state is None:
-                continue  # ESP is in userland
-            at, numbers = copy.numbers.get(inbound, (0.0, None))
-            last = behind(numbers, time.monotonic() - at)
-            if last > (1 << (64 if state.esn else 32)) - EXHAUSTION:
-                raise MoveError(
-                    f"the ESP numbers of {copy.offer.name} are used up", hint="its client makes a new IKE_SA"
-                )
-            if state.oseq < last:
-                await self._sequences.start_after(held.remote.address, outbound, last)
-            if numbers is not None and numbers.received:
-                taken = Received(numbers.received, (1 << 32) - 1, 32)
-                await self._sequences.mark_received(held.local.address, inbound, taken)
-
-    async def _heard(
-        self, spis: IkeSpis, mids: tuple[int, int], copy: Copy, deadline: float
-    ) -> HeldSa | None:
-        until = min(time.monotonic() + self._times.answer_s, deadline)
-        self._hearing += 1
-        pause = self._times.heard_s
-        try:
-            while True:
-                await asyncio.sleep(pause)
-                asked = time.monotonic()
-                held = await self._look(spis)
-                if held is None:
-                    raise MoveError(
-                        f"{copy.offer.name} went away while it was started", hint="see charon's log"
-                    )
-                answered = held.mid_initiator > mids[0] and not held.busy
-                if held.serving and (answered or held.mid_responder > mids[1]):
-                    return held
-                if time.monotonic() > until:
-                    return None
-                # A charon that takes long to answer is busy starting others.
-                busy = imported.BUSY * (time.monotonic() - asked) * max(1.0, self._hearing / HEARD_TOGETHER)
-                pause = max(self._times.heard_s, min(busy, self._times.answer_s / 2))
-        finally:
-            self._hearing -= 1
-
-    async def _served(self, held: HeldSa, copy: Copy) -> None:
-        try:
-            self._renewing.put_nowait((time.monotonic() + self._times.renew_s, held))
-            if self._hosts is not None:
-                await self._hosts.arrived(held, copy.offer.name)
-        except MobikectlError as error:
-            log.warning("%s is served here, but %s", copy.offer.name, error)
-
     async def renew(self) -> None:
-        """Rekey the CHILD_SAs of what was started, for ever.
-
-        With new keys nothing that its node may still send, or that was sent to it, can be mistaken for ours. Where ESP
-        is in userland charon does that by itself, at once.
-        """
-        while True:
-            at, held = await self._renewing.get()
-            await asyncio.sleep(max(at - time.monotonic(), 0.0))
-            try:
-                await self._control.rekey_children(held.ike_id, held.inbound)
-            except MobikectlError as error:
-                log.warning("the CHILD_SAs of %s are not rekeyed: %s", held.spis, error)
-
-    async def _drop_started(self, spis: IkeSpis) -> None:
-        try:
-            await self._end(spis)
-        except MobikectlError as error:
-            log.warning("%s cannot be dropped: %s", spis, error)
+        """Rekey the CHILD_SAs of what was started, for ever."""
+        await self._takeover.renew()
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -664,46 +441,13 @@ class Copies:
         return found
 
     async def _remembered(self, spis: IkeSpis, value: str) -> Copy | None:
-        held = await self._look(spis)
+        held = await self._passive.look(spis)
         if held is None or held.serving or held.frozen:
             return None
         source, name, peer_r, own_r, local, local_port, remote, remote_port = json.loads(value)
         chain = self._broker.chain_of(spis, held.inbound)
         here, there = Host(ip_address(local), local_port), Host(ip_address(remote), remote_port)
         return Copy(source, Offer(0, name, chain, here.address, here, there, peer_r, own_r, held.children))
-
-
-def behind(numbers: Numbers | None, age_s: float) -> int:
-    """Given what was told of a CHILD_SA's ESP and how long ago, return a number that its node cannot have reached."""
-    if numbers is None:
-        return BLIND_JUMP
-    grown = numbers.per_1000_s * max(age_s, 0.0) / 1000
-    return numbers.sent + max(LEAST_JUMP, int(grown * JUMP_FACTOR))
-
-
-def _frame(chain: HaChain) -> tuple[HaMessage, ...]:
-    """Return what of a chain cannot change without being made anew."""
-    return tuple(message for message in chain.messages if message.kind in {HaType.IKE_ADD, HaType.IKE_UPDATE})
-
-
-def _children(chain: HaChain) -> dict[int, HaMessage]:
-    return {
-        message.need(HaAttribute.INBOUND_SPI, int): message
-        for message in chain.messages
-        if message.kind is HaType.CHILD_ADD
-    }
-
-
-def _child_delete(added: HaMessage) -> HaMessage:
-    ike_id = added.ike_id
-    spi = added.need(HaAttribute.INBOUND_SPI, int)
-    if ike_id is None:
-        raise MoveError("a CHILD_SA without an IKE_SA", hint="this is a fault of mobikectl")
-    return HaMessage.of(HaType.CHILD_DELETE, (HaAttribute.IKE_ID, ike_id), (HaAttribute.INBOUND_SPI, spi))
-
-
-def _mids(chain: HaChain) -> list[HaMessage]:
-    return [message for message in chain.messages if message.kind in MIDS]
 
 
 def _note_key(spis: IkeSpis) -> str:

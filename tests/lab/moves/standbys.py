@@ -9,7 +9,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from mobikectl.errors import MobikectlError, TransferRefusedError, TransferUnreachableError
-from mobikectl.node.copies import Copies, CopyTimes
+from mobikectl.node.copies import Copies
+from mobikectl.node.passive import CopyTimes
 from mobikectl.node.replicator import Replicator, ReplicatorTimes, Served
 from mobikectl.policy.standby import Candidate
 from mobikectl.wire.ha import Host

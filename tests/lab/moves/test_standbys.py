@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mobikectl.node.passive import CopyTimes
 from mobikectl.protocol.handover import SourceState
 
 from .lab import children_of, spis_of
@@ -173,7 +174,7 @@ async def test_a_standby_that_goes_is_replaced(ring: MoveLab, standbys: Standbys
 async def test_a_client_that_does_not_answer_is_dropped(ring: MoveLab, standbys: Standbys) -> None:
     standby = await copied(ring, standbys)
     spis = spis_of(await ring.gateways["gw1"].sa())
-    standbys.of[standby].copies._times = type(standbys.of[standby].copies._times)(appear_s=15, give_up_s=3)
+    standbys.of[standby].copies._takeover._times = CopyTimes(appear_s=15, give_up_s=3)
     await die(ring, "gw1")
     await die_client(ring)
     why = await standbys.of[standby].copies.start(spis)

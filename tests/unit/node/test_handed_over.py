@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from mobikectl.node.copies import LEAST_JUMP
+from mobikectl.node.takeover import LEAST_JUMP
 from mobikectl.node.watching import Step, TargetStep
 from mobikectl.protocol.handover import SourceState
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from mobikectl.errors import MobikectlError, TransferRefusedError, TransferUnreachableError
 from mobikectl.node.calling import CallTimes
-from mobikectl.node.copies import Copies, CopyTimes
+from mobikectl.node.copies import Copies
 from mobikectl.node.handing import Handing, HandingTimes
 from mobikectl.node.intake import Intake, IntakeTimes
+from mobikectl.node.passive import CopyTimes
 from mobikectl.node.replicator import Replicator, ReplicatorTimes, Served
 from mobikectl.policy.standby import Candidate
 from mobikectl.wire.ha import Host
