@@ -215,6 +215,16 @@ class Gateway:
     async def _all_ended(self) -> bool:
         return not self.backend.away and all(move.value.done for move in (await self.store.journal()).moves)
 
+    async def quiet(self) -> None:
+        """Return when every peer has done what it was asked last: a move may end while a request of its own works."""
+        loop = asyncio.get_running_loop()
+        last = max(
+            (asked.when() for asked in self.asked.values() if not asked.cancelled()), default=loop.time()
+        )
+        done = loop.create_future()
+        loop.call_at(last + DELAY_S, done.set_result, None)
+        await done
+
     def ask(self, number: int, path: Path, *, away: bool) -> None:
         """The peer of an IKE_SA is asked: a moment later it does what it does, whoever lives then."""
         loop = asyncio.get_running_loop()

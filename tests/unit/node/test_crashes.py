@@ -88,6 +88,7 @@ def test_wherever_it_is_killed_every_move_ends_truthfully_and_is_begun_once(
         async with Life(gateway).lived():
             await gateway.settled()
         gateway.backend.away = False
+        await gateway.quiet()
         await check_ends(gateway)
 
     asyncio.run(play())
