@@ -233,11 +233,11 @@ def _graph(axes: Axes, panel: dict[str, Any], lines: list[Series], palette: Pale
 
 def _dress(axes: Axes, unit: str, frame: Frame) -> None:
     axes.set_xlim(datetime.fromtimestamp(frame.span[0], UTC), datetime.fromtimestamp(frame.span[1], UTC))
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.05)
     if axes.get_ylim()[1] < 1 and unit == "short":
         axes.set_ylim(top=1)
     axes.tick_params(labelsize=7, colors="#5b6270", length=0)
-    axes.xaxis.set_major_locator(AutoDateLocator(maxticks=7))
+    axes.xaxis.set_major_locator(AutoDateLocator(minticks=4, maxticks=8))
     axes.xaxis.set_major_formatter(DateFormatter("%H:%M"))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=unit == "short"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(value, unit)))
