@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
     from mobikectl.node.watching import Watch
-    from mobikectl.wire.ha_chain import IkeSpis
+    from mobikectl.wire.ha_chain import HaChain, IkeSpis
     from mobikectl.wire.secret import SecretBytes
 
 log = logging.getLogger(__name__)
@@ -120,6 +120,14 @@ class Order:
     ask: bool = True
     vips: tuple[IpAddress, ...] = ()
     """Virtual addresses of the peer: charon does not tell them again in a RESYNC."""
+
+    def offer(
+        self, chain: HaChain, local: Host, remote: Host, children: tuple[tuple[int, int], ...]
+    ) -> Offer:
+        """Given what makes the IKE_SA, the path that it uses, and its CHILD_SAs, return what the target is offered."""
+        return Offer(
+            self.move, self.name, chain, self.address, local, remote, self.peer_r, self.own_r, children
+        )
 
 
 @dataclass(slots=True)
@@ -254,18 +262,7 @@ class Handing:
             await self._first_numbers(work, held)
         except MobikectlError as error:
             return Event.REFUSED, str(error)
-        offer = Offer(
-            order.move,
-            order.name,
-            chain,
-            order.address,
-            held.local,
-            held.remote,
-            order.peer_r,
-            order.own_r,
-            held.children,
-        )
-        work.offer = offer
+        work.offer = offer = order.offer(chain, held.local, held.remote, held.children)
         return await self._asked(work, OFFER, offer.to_secret(), self._times.offer_s, Stands.PASSIVE)
 
     async def _steady(self, spis: IkeSpis) -> HeldSa | None:
@@ -458,15 +455,10 @@ class Handing:
             return
         # One that was asked comes by a request of its own, any other by its answer to ours.
         ours, theirs = held.mid_initiator + (not work.asked), held.mid_responder + work.asked
-        kept = Offer(
-            order.move,
-            order.name,
+        kept = order.offer(
             chain.with_remote_vips(order.vips).counting(ours, theirs),
-            order.address,
             Host(order.address, held.local.port),
             held.remote,
-            order.peer_r,
-            order.own_r,
             offer.children if offer is not None else held.children,
         )
         self._keeper.handed(order.target, kept, work.last_told)
