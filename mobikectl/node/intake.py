@@ -77,7 +77,10 @@ class Standby(Protocol):
     """
 
     async def lend(self, source: str, offer: Offer) -> bool:
-        """Return whether charon has what a node offers, because this node stands by for it. Raise CharonError."""
+        """Return whether charon has what a node offers, because this node stands by for it.
+
+        Raise MoveError, CharonError.
+        """
 
     def lent(self, source: str, offer: Offer) -> None:
         """What there is a copy of was made anew, as it is offered."""
@@ -89,7 +92,7 @@ class Standby(Protocol):
         """It is about to be served here."""
 
     async def again(self, spis: IkeSpis) -> None:
-        """It is not served here after all, and charon has dropped it."""
+        """Have charon drop what was begun, and take the copy of it again. Raise MoveError, CharonError."""
 
     def forget(self, spis: IkeSpis) -> None:
         """It is no copy any more."""
