@@ -70,7 +70,9 @@ class Redirected:
 )
 @click.option("--timeout", type=click.FloatRange(0.1, 300), default=10.0, show_default=True, help="Seconds.")
 @click.option("--dry-run", is_flag=True, help="Say which IKE_SAs would be redirected where.")
-@click.option("--force", is_flag=True, help="Also those that were redirected five times in the last 300 s.")
+@click.option(
+    "--force", is_flag=True, help="Also those that may have followed five redirects in the last 300 s."
+)
 @json_option
 @run_async
 async def redirect(
@@ -90,9 +92,9 @@ async def redirect(
     yes also for clients that do not support redirection. The other gateway must have the same identity.
 
     A client follows 5 redirects in 300 s; when it is redirected once more, charon here deletes its IKE_SA 30 s later.
-    The sidecar of a cluster's node refuses that one, as far as it can know: it counts the redirects of the journal, and
-    those that were asked for at this gateway by this command since the sidecar started. Without such a sidecar, and
-    for redirects of new clients or by swanctl, nobody counts.
+    The sidecar refuses that one, as far as it can know: it counts what this command asked for at this gateway since the
+    sidecar started, each time that the client was back after it, and the redirects of the cluster's journal. Without a
+    sidecar, and for redirects of new clients or by swanctl, nobody counts.
 
     Exit code 7: not all of them left.
     """

@@ -51,6 +51,7 @@ from mobikectl.probe import probe
 from mobikectl.sidecar import gauges
 from mobikectl.sidecar.arrivals import Arrivals
 from mobikectl.sidecar.bridging import Bridging
+from mobikectl.sidecar.comings import Comings
 from mobikectl.sidecar.losses import Losses
 from mobikectl.sidecar.pilot import Pilot
 from mobikectl.sidecar.plugin import describe_plugin, report_plugin
@@ -112,6 +113,7 @@ class Sidecar:
         self._unsettled = asyncio.Event()
         self._switching: set[asyncio.Task[Mapping[str, Any]]] = set()
         self._node: ClusterNode | None = None
+        self._comings = Comings()
         self._watching: Watching | None = None
         self._losses: Losses | None = None
 
@@ -286,6 +288,8 @@ class Sidecar:
                 self._indicate(event)
             case SaUp(sa=sa):
                 self._arrivals.arrived(sa)
+                if not sa.original_initiator:
+                    self._comings.came(sa.remote_id)
                 self._unsettled.set()
             case SaModelResynced() | SaEventsDropped():
                 self._unsettled.set()
@@ -488,14 +492,17 @@ class Sidecar:
             self._switching.discard(work)
 
     def _redirects(self, sa: IkeSa) -> int:
-        """How often its peer was redirected lately; only a cluster's node remembers."""
-        return self._node.redirects(sa.remote_id) if self._node is not None else 0
+        """How many redirects its peer may have followed lately: as seen from here, and by the cluster's journal."""
+        told = self._node.redirects(sa.remote_id) if self._node is not None else 0
+        return max(told, self._comings.redirects(sa.remote_id))
 
     async def _obey(self, sa: IkeSa, order: MoveOrder) -> Move:
         if self.config.role is not Role.GATEWAY and decides_about(sa):
             return await self._pilot.obey(sa, order)
-        if order.mechanism is Mechanism.REDIRECT and self._node is not None:
-            self._node.redirected(sa.remote_id)
+        if order.mechanism is Mechanism.REDIRECT:
+            self._comings.sent(sa.remote_id)
+            if self._node is not None:
+                self._node.redirected(sa.remote_id)
         return await self._executor.move(order)
 
 

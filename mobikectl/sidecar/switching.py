@@ -55,8 +55,8 @@ async def switch(
     """Given ``sa`` or ``peer``, ``to`` and what else `KEYS` has, move what matches.
 
     ``obey`` carries out one order, and ``how`` tells by which mechanism it would be; the path policy leaves an SA that
-    arrived alone until that path fails, or until it is switched to `AUTO` (``free``). ``redirects`` tells how often an
-    SA's peer is known to have been redirected lately: one that would follow no more is redirected only with ``force``.
+    arrived alone until that path fails, or until it is switched to `AUTO` (``free``). ``redirects`` tells how many
+    redirects an SA's peer may have followed lately: one that would follow no more is redirected only with ``force``.
     Return ``moves`` (records), or with ``dry_run`` what would be done.
 
     Raise NotFoundError: nothing matches. Raise MoveError: the request makes no sense, or its only SA cannot be moved.
@@ -97,8 +97,8 @@ def _unless_spent(
     async def careful(sa: IkeSa, order: MoveOrder) -> Move:
         if (before := redirects(sa)) >= MAX_REDIRECTS:
             raise MoveError(
-                f"{sa.remote_id} was redirected {before} times within the last {REDIRECT_PERIOD_S:g} s: it would not"
-                " follow once more, and charon here would delete its IKE_SA 30 s later",
+                f"{sa.remote_id} may have followed {before} redirects within the last {REDIRECT_PERIOD_S:g} s: it would"
+                " not follow one more, and charon here would delete its IKE_SA 30 s later",
                 hint="wait, or use `mobikectl move`; --force redirects it all the same",
             )
         return await obey(sa, order)

@@ -17,6 +17,10 @@ from mobikectl.policy.cluster import Mechanism
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
 CHARON = [Path("/usr/lib/ipsec") / name for name in ("libcharon.so.0", "libstrongswan.so.0")]
+PLUGIN = b"".join(
+    re.sub(rb'"\s*\n\s*"', b"", path.read_bytes()) for path in sorted((ROOT / "charon-plugin").glob("*.c"))
+)
+"""The plugin's source, with texts of several lines in one."""
 GAP = "\0"
 """Stands for what differs: a value in an f-string, ``...`` on the page."""
 
@@ -93,7 +97,9 @@ def test_what_it_quotes_is_printed_recorded_or_measured(shown: str) -> None:
 def test_what_it_quotes_of_charon_is_in_charon(shown: str) -> None:
     pattern = re.escape(shown).replace(r"\.\.\.", "%[a-z]").replace("'rmobike'", "'%s'")
     pattern = re.sub(r"\d+", lambda number: f"(?:{number[0]}|%d)", pattern)
-    assert any(re.search(pattern.encode(), path.read_bytes()) for path in CHARON)
+    assert any(
+        re.search(pattern.encode(), binary) for binary in (PLUGIN, *(path.read_bytes() for path in CHARON))
+    )
 
 
 def test_the_check_finds_what_nobody_prints() -> None:
