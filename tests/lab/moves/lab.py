@@ -177,6 +177,17 @@ class MoveLab(Routed):
         )  # fmt: skip
         return Ping(process)
 
+    async def flows(self) -> None:
+        """Wait until all pings are answered.
+
+        Userland ESP has the CHILD_SA rekeyed where an address changes, by both ends, which may collide.
+        """
+        for _ in range(20):
+            sent, answered = await (await self.ping(20)).result()
+            if answered == sent:
+                return
+        raise AssertionError(f"{answered} of {sent} pings are answered")
+
     async def stop(self) -> None:
         await asyncio.gather(*(node.stop() for node in self.nodes))
 

@@ -141,8 +141,7 @@ def failover_of(world: World, name: str) -> Failover:
 
 async def works(lab: MoveLab, at: str) -> None:
     await lab.client.sa(remote_host=lab.address(at))
-    sent, answered = await (await lab.ping(60)).result()
-    assert answered >= sent - 20
+    await lab.flows()
     assert lab.client.log.count("initiating IKE_SA") == 1
 
 

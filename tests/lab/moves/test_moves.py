@@ -135,11 +135,7 @@ async def test_a_client_that_was_asked_and_does_not_reach_the_target_is_asked_ba
     assert "did not come" in ended.why
     assert await serving(ring) == ["gw1"]
     await ring.client.sa(remote_host=ring.address("gw1"))
-    for _ in range(10):  # userland ESP: an address that changes has the CHILD_SA rekeyed
-        sent, answered = await (await ring.ping(20)).result()
-        if answered == sent:
-            break
-    assert answered == sent
+    await ring.flows()
 
 
 async def test_a_client_that_was_asked_to_go_comes_back_to_a_gateway_that_was_silent_for_long(
@@ -209,8 +205,7 @@ async def test_a_source_killed_at_any_step_leaves_one_that_serves(
     found = await serving(ring)
     assert found == [{S.HANDED_OVER: "gw2", S.KEPT: "gw1"}[ended.state]]
     await ring.client.sa(remote_host=ring.address(found[0]))
-    sent, answered = await (await ring.ping(50)).result()
-    assert answered >= sent - 10
+    await ring.flows()
 
 
 async def test_a_target_cut_off_after_it_was_started_is_asked_until_it_answers(
@@ -250,8 +245,4 @@ async def test_a_source_whose_charon_is_killed_is_followed_by_the_target(ring: M
     ended = await asyncio.wait_for(running, 60)
     assert ended.state is S.HANDED_OVER, ended
     await ring.gateways["gw2"].sa()
-    for _ in range(20):  # userland ESP: both sides rekey the CHILD_SA, which may collide
-        sent, answered = await (await ring.ping(20)).result()
-        if answered == sent:
-            break
-    assert answered == sent
+    await ring.flows()

@@ -67,8 +67,7 @@ async def test_an_ike_sa_goes_on_at_its_standby_when_its_charon_is_killed(
     await die(ring, "gw1")
     assert await standbys.of[standby].copies.start(spis) is None
     await ring.client.sa(remote_host=ring.address(standby))
-    sent, answered = await (await ring.ping(100)).result()
-    assert answered >= sent - 20  # userland ESP: until the CHILD_SA is rekeyed
+    await ring.flows()
     assert ring.client.log.count("initiating IKE_SA") == 1
     await rekey(ring.client, ike="vpn")
     await rekey(ring.gateways[standby], child="net")
@@ -84,8 +83,7 @@ async def test_an_ike_sa_that_is_moved_to_its_standby_is_there_already(
     (served,) = [sa for sa in await ring.sas(standby) if sa["state"] == "ESTABLISHED"]
     assert {served["uniqueid"]} == ids
     await ring.client.sa(remote_host=ring.address(standby))
-    sent, answered = await (await ring.ping(50)).result()
-    assert answered >= sent - 10
+    await ring.flows()
 
 
 async def test_an_ike_sa_whose_charon_is_killed_while_it_is_offered_goes_on_at_its_standby(
@@ -108,8 +106,7 @@ async def test_an_ike_sa_whose_charon_is_killed_while_it_is_offered_goes_on_at_i
     assert await standbys.of[standby].copies.start(spis) is None
     await ring.client.sa(remote_host=ring.address(standby))
     assert ring.client.log.count("initiating IKE_SA") == 1
-    sent, answered = await (await ring.ping(100)).result()
-    assert answered >= sent - 20
+    await ring.flows()
 
 
 async def test_a_standby_follows_rekeyings_and_exchanges(ring: MoveLab, standbys: Standbys) -> None:
@@ -126,8 +123,7 @@ async def test_a_standby_follows_rekeyings_and_exchanges(ring: MoveLab, standbys
     await asyncio.sleep(0.3)
     await die(ring, "gw1")
     assert await standbys.of[standby].copies.start(spis) is None, ring.gateways[standby].log[-3000:]
-    sent, answered = await (await ring.ping(100)).result()
-    assert answered >= sent - 20
+    await ring.flows()
 
 
 async def test_an_ike_sa_that_ends_ends_at_its_standby(ring: MoveLab, standbys: Standbys) -> None:
