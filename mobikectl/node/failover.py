@@ -304,10 +304,11 @@ class Failover:
             for start in range(0, len(rows), ROWS)
         ]
         await self._store.claim(claims, lease)
-        self._claimed[source] = frozenset(copies)
-        self._tell(
-            "claimed", f"{source} is dead ({evidence}): {len(rows)} IKE_SAs claimed", {"source": source}
-        )
+        self._claimed[source] = frozenset(copies) - elsewhere
+        if rows:
+            self._tell(
+                "claimed", f"{source} is dead ({evidence}): {len(rows)} IKE_SAs claimed", {"source": source}
+            )
 
     async def _look_around(
         self, addresses: Collection[IpAddress], spis: frozenset[IkeSpis], others: Iterable[str]

@@ -257,6 +257,7 @@ async def test_a_claim_of_what_another_node_serves_is_given_up(ring: MoveLab, wo
 
     world.standbys.of[other].copies.serving = says  # type: ignore[method-assign,assignment]
     await die(ring, "gw1")
+    world.standbys.cut.add("gw1")
     await world.leave_cluster("gw1")
     deadline = time.monotonic() + 20
     while len(world.standbys.of[standby].copies):

@@ -16,12 +16,14 @@ from mobikectl.cluster.state import Changed
 from mobikectl.node.failover import Failover, FailoverTimes
 from mobikectl.observe.events import EventLog
 from mobikectl.policy.silence import LEAST_S
+from mobikectl.wire import standby
 from mobikectl.wire.ha_chain import IkeSpis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mobikectl.cluster.records import Claim
+    from mobikectl.wire.secret import SecretBytes
 
 SPIS = IkeSpis(7, 8)
 DEAD, OWN, CLIENT = (ip_address(f"198.18.{n}.10") for n in (11, 12, 1))
@@ -42,11 +44,17 @@ class World:
     changes: asyncio.Queue[Changed] = field(default_factory=asyncio.Queue)
     came: asyncio.Event = field(default_factory=asyncio.Event)
     left_at: float = 0.0
+    elsewhere: set[IkeSpis] = field(default_factory=set)
+    """What gw3 says that it serves."""
+    given_up: list[IkeSpis] = field(default_factory=list)
 
     # --- the store ---
 
     async def state(self) -> Any:
-        members = {name: SimpleNamespace(value=SimpleNamespace(transfer="")) for name in self.members}
+        members = {
+            name: SimpleNamespace(value=SimpleNamespace(transfer="x:1" * (name == "gw3")))
+            for name in self.members
+        }
         return SimpleNamespace(revision=1, members=members, reports={}, claims={})
 
     async def watch_state(self, *, after: int) -> AsyncIterator[Changed]:
@@ -80,6 +88,15 @@ class World:
 
     async def renew(self) -> None:
         await asyncio.Event().wait()
+
+    async def give_up(self, spis: IkeSpis) -> None:
+        self.given_up.append(spis)
+        self.copies.pop(spis, None)
+
+    # --- the other nodes ---
+
+    async def call(self, node: str, verb: str, payload: SecretBytes, *, deadline: float) -> SecretBytes:
+        return standby.Testimony(heard=False, served=frozenset(self.elsewhere)).to_secret()
 
     # --- what happens ---
 
@@ -117,7 +134,7 @@ class World:
 @asynccontextmanager
 async def at_work(world: World) -> AsyncIterator[None]:
     failover = Failover(
-        "gw2", world, world, None, None, world, EventLog(), probe=world.probe, lease=lambda: 1,  # type: ignore[arg-type]
+        "gw2", world, world, world, None, world, EventLog(), probe=world.probe, lease=lambda: 1,  # type: ignore[arg-type]
         address_for=lambda _: OWN, gone=None, times=TIMES,  # type: ignore[arg-type]
     )  # fmt: skip
     running = asyncio.create_task(failover.run())
@@ -181,3 +198,20 @@ async def test_what_came_since_the_last_look_is_looked_for_anew(world: World) ->
         world.lease_is_over()
         assert await world.is_claimed() >= TIMES.probe_s
         assert len(world.claimed[0][1].rows) == 2
+
+
+async def test_what_another_node_serves_is_claimed_once_that_one_does_not_any_more(world: World) -> None:
+    """A sidecar whose charon is dead may tell it again meanwhile."""
+    world.answers = False
+    world.members.add("gw3")
+    world.elsewhere = {SPIS}
+    async with at_work(world):
+        world.lease_is_over()
+        async with asyncio.timeout(5):
+            while not world.given_up:  # noqa: ASYNC110 - it has no events
+                await asyncio.sleep(0.01)
+        world.elsewhere = set()
+        world.copy()
+        async with asyncio.timeout(5):
+            while not any(claim.rows for _, claim in world.claimed):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
