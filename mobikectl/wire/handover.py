@@ -176,12 +176,10 @@ class Recall:
     def from_secret(cls, secret: SecretBytes) -> Self:
         """Given a payload, return it. Raise DecodeError."""
         fields = _Fields(secret.reveal())
-        return cls(
-            fields.number("move"),
-            IkeSpis(*fields.numbers("spis", 2)),
-            fields.pair("mids"),
-            fields.flag("roam"),
-        )
+        move, spis = fields.number("move"), IkeSpis(*fields.numbers("spis", 2))
+        if not fields.has("mids"):
+            return cls(move, spis)  # of a node that is not upgraded yet
+        return cls(move, spis, fields.pair("mids"), fields.flag("roam"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +245,9 @@ class _Fields:
 
     def numbers(self, key: str, count: int) -> list[int]:
         return _row(key, self._take(key, list), count)
+
+    def has(self, key: str) -> bool:
+        return key in self._value
 
     def pair(self, key: str) -> tuple[int, int] | None:
         """Return two numbers; None: the list is empty."""

@@ -584,6 +584,11 @@ def test_what_is_cut_short_or_changed_is_a_decode_error_or_something_that_could_
     assert not any("ssssss" in text for text in told)
 
 
+def test_a_recall_of_a_node_that_is_not_upgraded_yet_is_understood() -> None:
+    before = SecretBytes(b'{"move":3,"spis":[%d,%d]}' % SPIS)
+    assert Recall.from_secret(before) == Recall(3, SPIS)
+
+
 def test_an_offer_whose_chain_is_of_other_children_is_refused() -> None:
     bad = Offer(3, "x", chain({100, 102}), THERE.address, HERE, CLIENT, True, False, ((100, 101),))
     with pytest.raises(DecodeError, match="CHILD_SAs"):
