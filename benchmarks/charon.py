@@ -136,12 +136,13 @@ class Node:
             ["ip", "-n", self.netns, "-batch", "-"], input=text, text=True, check=True, timeout=120
         )
 
-    def start(self) -> None:
+    def start(self, more: str = "") -> None:
+        """Start its charon; ``more``: strongswan.conf text that comes last, and so wins."""
         self.conf.write_text(
             f"charon {{ load = {PLUGINS}\n install_routes = no\n install_virtual_ip = no\n dos_protection = no\n"
             " ikesa_table_size = 4096\n ikesa_table_segments = 16\n half_open_timeout = 120\n"
             " init_limit_half_open = 0\n"
-            f" plugins {{ vici {{ socket = unix://{self.socket} }} }} }}\n"
+            f" plugins {{ vici {{ socket = unix://{self.socket} }} }} }}\n{more}"
         )
         self.process = subprocess.Popen(
             ["ip", "netns", "exec", self.netns, "unshare", "-m", "sh", "-c", f"mount -t tmpfs t /run; exec {CHARON}"],
@@ -184,7 +185,9 @@ GATEWAY = {
 }  # fmt: skip
 
 
-def build(stack: ExitStack, count: int, home: Path) -> tuple[Node, list[tuple[Node, range]]]:
+def build(
+    stack: ExitStack, count: int, home: Path, *, gateway_conf: str = ""
+) -> tuple[Node, list[tuple[Node, range]]]:
     gateway = Node(stack, "gateway", home)
     clients = []
     for index, first in enumerate(range(0, count, PER_CLIENT)):
@@ -202,8 +205,9 @@ def build(stack: ExitStack, count: int, home: Path) -> tuple[Node, list[tuple[No
         )  # fmt: skip
         clients.append((node, numbers))
     gateway.ip("addr add 198.19.255.1/32 dev lo")
-    for node in (gateway, *(client for client, _ in clients)):
-        node.start()
+    gateway.start(gateway_conf)
+    for client, _ in clients:
+        client.start()
     return gateway, clients
 
 
