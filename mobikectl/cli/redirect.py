@@ -190,7 +190,7 @@ async def _by_sidecar(
             try:
                 answer = await client.switch(request, timeout=timeout + GRACE_S)
             except MobikectlError as error:
-                return Redirected(sa.uniqueid, sa.name, sa.remote_id, "refused", reason=error.message)
+                return Redirected(sa.uniqueid, sa.name, sa.remote_id, "refused", reason=str(error))
         move = answer["moves"][0]
         good = move["state"] == "verified"
         took = move["steps"][-1]["at"] - move["steps"][0]["at"]
