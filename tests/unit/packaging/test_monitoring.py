@@ -86,6 +86,21 @@ def test_no_two_panels_of_the_dashboard_overlap() -> None:
     assert len(set(numbers)) == len(numbers)
 
 
+REQUIRED = {
+    "timeseries": {"legend", "tooltip"},
+    "stat": {
+        *("colorMode", "graphMode", "justifyMode", "orientation", "percentChangeColorMode", "reduceOptions"),
+        *("showPercentChange", "textMode", "wideLayout"),
+    },
+}
+"""What Grafana's JSON schemas (12) require among the options of a panel, by its type."""
+
+
+@pytest.mark.parametrize("panel", [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"])
+def test_every_panel_has_the_options_that_grafanas_schema_requires(panel: dict[str, Any]) -> None:
+    assert set(panel["options"]) == REQUIRED[panel["type"]]
+
+
 def promtool(*args: str | Path) -> None:
     if PROMTOOL is None:
         pytest.skip("needs promtool: make promtool")
