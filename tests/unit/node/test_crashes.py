@@ -87,8 +87,8 @@ def test_wherever_it_is_killed_every_move_ends_truthfully_and_is_begun_once(
             await live(gateway, dies_after)
         async with Life(gateway).lived():
             await gateway.settled()
-        gateway.backend.away = False
         await gateway.quiet()
+        gateway.backend.away = False
         await check_ends(gateway)
 
     asyncio.run(play())
