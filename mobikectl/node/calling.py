@@ -6,6 +6,9 @@ a message ID that it knows, and other content: that is no retransmission, and it
 section 2.3; strongSwan compares hashes). So our request is sent with that ID, and with the next one, until it answers.
 What answers has also learned where we are.
 
+Where both nodes served it for a while, one that does not say what it serves and one that had to answer the client, the
+one that gives it up tells what it used (`caught_up`).
+
 The client's requests are the other half: one that the target took has used the message ID that we expect next, and what
 the client asks next would be dropped here. A client that is asked to come back tells which it is by what it asks then.
 """
@@ -88,6 +91,32 @@ async def came_back(
             return True
     broker.renumber(spis, theirs=expected)
     return False
+
+
+async def caught_up(
+    control: SaControl,
+    broker: ChainKeeper,
+    spis: IkeSpis,
+    since: tuple[int, int],
+    *,
+    times: CallTimes | None = None,
+) -> None:
+    """Given an IKE_SA that is served here, go on behind what another node used that served it meanwhile.
+
+    ``since``: the message IDs of the next requests, ours and the peer's, as that node had them. A request of ours that
+    waits for its answer is sent again. Raise CharonError.
+    """
+    times = times or CallTimes()
+    held = await control.look(spis)
+    if held is None or not held.serving:
+        return
+    ours, theirs = since
+    behind = ours > held.mid_initiator
+    if behind or theirs > held.mid_responder:
+        broker.renumber(spis, ours if behind else None, theirs if theirs > held.mid_responder else None)
+    if behind and held.busy:
+        await _until(control, spis, range(ours, _MOST), times.renumbered_s, times.look_s)
+        await control.call_back(held.ike_id)
 
 
 async def _until(

@@ -146,6 +146,8 @@ class _Work:
     frozen_at: float | None = None
     meanwhile: bool = False
     """It was thawed while the target does not say what it serves."""
+    since: tuple[int, int] | None = None
+    """It is frozen again since: the message IDs of the next requests, ours and the peer's."""
     started: bool = False
     """The target may have sent something to the peer."""
     start: Start | None = None
@@ -333,7 +335,7 @@ class Handing:
 
     async def _recall(self, work: _Work) -> Outcome:
         order, start = work.order, work.start
-        recall = Recall(order.move, order.spis)
+        recall = Recall(order.move, order.spis, since=work.since)
         if start is not None:
             recall = replace(recall, mids=start.mids, roam=start.roam)
         try:
@@ -352,9 +354,10 @@ class Handing:
             await self._answer_meanwhile(work)
             return Event.UNCLEAR, str(error)
         if stands is Stands.SERVED:
-            if work.meanwhile and not await self._freeze_again(work):
-                return Event.UNCLEAR, "an exchange is under way here"
-            return Event.SERVED, ""
+            if not work.meanwhile:
+                return Event.SERVED, ""
+            frozen = await self._freeze_again(work)
+            return Event.UNCLEAR, "it is to know of that" if frozen else "an exchange is under way here"
         return (Event.DONE, "") if stands is Stands.NONE else (Event.UNCLEAR, f"it is {stands.value} there")
 
     async def _answer_meanwhile(self, work: _Work) -> None:
@@ -363,7 +366,7 @@ class Handing:
         Where the target was never reached to start it, it does not serve it. A client that was asked to go there looks
         at both of us in turn, and ends its IKE_SA when nobody answers (strongSwan: after 27 s).
         """
-        if work.meanwhile or work.frozen_at is None:
+        if work.meanwhile or work.since is not None or work.frozen_at is None:
             return
         waited = time.monotonic() - work.frozen_at
         if work.started and not (work.asked and waited > self._times.meanwhile_s):
@@ -372,12 +375,20 @@ class Handing:
             work.meanwhile = await self._control.thaw(work.order.spis)
 
     async def _freeze_again(self, work: _Work) -> bool:
-        """What was answered meanwhile is served at the target: return whether it is frozen here, or gone."""
+        """What was answered meanwhile is served at the target: return whether it is frozen here, or gone.
+
+        What was exchanged here since has used message IDs that the target would use again: it is told them.
+        """
         try:
             held = await self._control.freeze(work.order.spis)
-            return held is None or await self._control.passivate(work.order.spis)
+            if held is not None and not await self._control.passivate(work.order.spis):
+                return False
         except (BusyError, CharonError):
             return False
+        work.meanwhile = False
+        if held is not None:
+            work.since = held.mid_initiator, held.mid_responder
+        return True
 
     # --- here -----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from mobikectl.errors import (
 )
 from mobikectl.netlink.esp import Received
 from mobikectl.node import imported
+from mobikectl.node.calling import caught_up
 from mobikectl.node.control import unheard
 from mobikectl.node.replicator import Served
 from mobikectl.node.watching import Step, TargetStep, nobody
@@ -231,6 +232,8 @@ class Intake:
             stands = await self._stands(recall)
             if stands is TargetState.SERVED:
                 self._told_of(recall.spis, recall.move, source)
+                if recall.since is not None:
+                    await caught_up(self._control, self._broker, recall.spis, recall.since)
             if asked(stands, Ask.RECALL) is TargetState.NONE:
                 await self._withdraw(recall.spis, stands)
                 await self._watch(Step(TargetStep.GIVE_BACK, recall.spis))

@@ -151,13 +151,15 @@ class Recall:
     """Give it back, or say that it is served.
 
     ``mids`` and ``roam``: of the `Start` that may have arrived, so that a target that forgot it can tell whether the
-    peer came; None: the source does not know.
+    peer came; None: the source does not know. ``since``: the message IDs of the next requests, ours and the peer's,
+    after the source served it while the target was silent; None: it did not.
     """
 
     move: int
     spis: IkeSpis
     mids: tuple[int, int] | None = None
     roam: bool = False
+    since: tuple[int, int] | None = None
 
     def to_secret(self) -> SecretBytes:
         """Return the payload."""
@@ -168,6 +170,7 @@ class Recall:
                     "spis": list(self.spis),
                     "mids": list(self.mids or ()),
                     "roam": self.roam,
+                    "since": list(self.since or ()),
                 }
             )
         )
@@ -179,7 +182,7 @@ class Recall:
         move, spis = fields.number("move"), IkeSpis(*fields.numbers("spis", 2))
         if not fields.has("mids"):
             return cls(move, spis)  # of a node that is not upgraded yet
-        return cls(move, spis, fields.pair("mids"), fields.flag("roam"))
+        return cls(move, spis, fields.pair("mids"), fields.flag("roam"), fields.pair("since"))
 
 
 @dataclass(frozen=True, slots=True)

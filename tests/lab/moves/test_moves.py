@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -226,6 +227,38 @@ async def test_a_target_cut_off_after_it_was_started_is_asked_until_it_answers(
     ended = await sites.move("gw1", "gw2")
     assert ended.state is S.HANDED_OVER
     assert await serving(ring) == ["gw2"]
+
+
+async def test_what_the_source_asked_while_the_target_was_silent_does_not_deafen_the_client_to_the_target(
+    ring: MoveLab, sites: Sites
+) -> None:
+    source = sites.sites["gw1"]
+    source.handing._times = replace(source.handing._times, meanwhile_s=0.5)
+
+    def cut(_: object, handover: Handover) -> None:
+        if handover.state is S.STARTING:
+            sites.lose_answers = 1
+        elif handover.state is S.RECALLING and S.RECALLING not in handover.seen:
+            sites.cut.add("gw2")
+
+    source.handing._told = cut
+    moving = asyncio.create_task(sites.move("gw1", "gw2", r=True))
+    served = await ring.gateways["gw2"].sa()
+    async with asyncio.timeout(30):
+        while (here := await ring.sas("gw1"))[0]["state"] != "ESTABLISHED":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    asking = {"ike_id": int(here[0]["uniqueid"]), "token": "dpd", "notifies": ["50001"]}
+    await ring.gateways["gw1"].command("send-notify", **asking)  # as its dead peer detection would
+    await asyncio.sleep(0.3)
+    source.handing._told = lambda *_: None
+    sites.cut.clear()
+    assert (await asyncio.wait_for(moving, 60)).state is S.HANDED_OVER
+    assert await serving(ring) == ["gw2"]
+    mark = len(ring.gateways["gw2"].events)
+    async with ring.gateways["gw2"].vici as session:
+        await session.request("rekey", {"ike-id": served["uniqueid"]})
+    await ring.gateways["gw2"].event("ike-rekey", since=mark)
+    await ring.flows()
 
 
 async def test_a_source_whose_charon_is_killed_is_followed_by_the_target(ring: MoveLab, sites: Sites) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from mobikectl.node.calling import CallTimes, called_back, came_back
+from mobikectl.node.calling import CallTimes, called_back, came_back, caught_up
 
 from .two_gateways import HERE, SPIS, Client, Gateway
 
@@ -87,3 +88,36 @@ async def test_of_a_client_that_does_not_come_is_expected_what_was_expected_befo
     assert not came
     assert gateway.sa is not None
     assert gateway.sa.mid_responder == 9
+
+
+async def catch_up(gateway: Gateway, since: tuple[int, int]) -> None:
+    async with asyncio.timeout(5):
+        await caught_up(gateway, gateway, SPIS, since, times=TIMES)
+
+
+async def test_what_another_node_used_meanwhile_is_not_used_again(gateway: Gateway) -> None:
+    await catch_up(gateway, (6, 11))
+    assert gateway.sa is not None
+    assert (gateway.sa.mid_initiator, gateway.sa.mid_responder) == (6, 11)
+
+
+@pytest.mark.parametrize("since", [(4, 9), (3, 8)])
+async def test_who_is_further_than_the_other_node_changes_nothing(
+    gateway: Gateway, since: tuple[int, int]
+) -> None:
+    await catch_up(gateway, since)
+    assert gateway.did == []
+
+
+async def test_a_request_that_the_client_took_for_another_nodes_is_sent_again(gateway: Gateway) -> None:
+    assert gateway.sa is not None
+    gateway.sa = replace(gateway.sa, busy=True)
+    gateway.expected = 5
+    await catch_up(gateway, (5, 9))
+    assert gateway.did == ["renumber 5", "call back"]
+
+
+async def test_what_went_on_to_another_node_is_left_alone(gateway: Gateway) -> None:
+    await gateway.freeze(SPIS)
+    await catch_up(gateway, (6, 11))
+    assert gateway.did == ["freeze"]

@@ -15,10 +15,11 @@ from mobikectl.protocol.handover import SourceState as S
 from mobikectl.wire.ha import SecretBytes
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standing, Stands, Start
 
-from .two_gateways import CLIENT, HERE, SPIS, THERE, World, chain, order, replay, within
+from .two_gateways import CLIENT, HERE, SPIS, THERE, Client, World, chain, order, replay, within
 
 if TYPE_CHECKING:
     from mobikectl.node.watching import Step
+    from mobikectl.wire.ha_chain import IkeSpis
 
 
 @pytest.fixture
@@ -415,6 +416,34 @@ async def test_a_client_that_was_asked_to_go_is_answered_here_before_it_gives_up
         assert world.here.did[3:] == ["freeze", "drop"]
 
 
+@pytest.mark.parametrize("whose", ["ours", "theirs"])
+async def test_message_ids_that_the_source_used_meanwhile_are_not_used_by_the_target_again(
+    world: World, monkeypatch: pytest.MonkeyPatch, whose: str
+) -> None:
+    """charon looks after its client by itself, and answers what that asks: the client would drop the target's next."""
+    client = world.here.client = world.there.client = Client()
+    thawing = world.here.thaw
+
+    async def thaw(spis: IkeSpis) -> bool:
+        had = await thawing(spis)
+        assert world.here.sa is not None
+        if whose == "ours":
+            await world.here.call_back(1)
+        elif client.comes(
+            world.here.sa.mid_responder + 1
+        ):  # it knows of the request that the target answered
+            world.here.sa = replace(world.here.sa, mid_responder=client.sends)
+        return had
+
+    monkeypatch.setattr(world.here, "thaw", thaw)
+    silent(world, "answer lost", 6)
+    handing = world.handing
+    handing._times = replace(handing._times, meanwhile_s=0.05)
+    assert (await within(5, handing.hand_over(order(r=True)))).state is S.HANDED_OVER
+    assert world.there.sa is not None
+    assert (world.there.sa.mid_initiator, world.there.sa.mid_responder) == (client.takes, client.sends)
+
+
 async def test_after_a_restart_what_is_over_is_not_brought_back_to_life_either(world: World) -> None:
     await world.intake.offer(an_offer())
     world.here.end()
@@ -560,6 +589,7 @@ SAID = [
     Start(3, SPIS, None, roam=False),
     Recall(3, SPIS),
     Recall(3, SPIS, (4, 9), roam=True),
+    Recall(3, SPIS, (4, 9), since=(6, 9)),
     Standing(Stands.PASSIVE, "all well"),
 ]
 
