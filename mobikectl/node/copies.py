@@ -282,9 +282,7 @@ class Copies:
         held = await self._passive.look(offer.spis)
         if copy is None or copy.source != source or held is None or held.serving or held.frozen:
             return False
-        if not await self._passive.changed(
-            held, offer.chain.at(Host(offer.address, offer.local.port), offer.remote)
-        ):
+        if not await self._passive.changed(held, offer.there):
             return False
         self.lent(source, offer)
         return True
@@ -320,7 +318,7 @@ class Copies:
         await self._passive.end(spis)
         copy.starting = False
         try:
-            await self._make(chain or copy.offer.chain)
+            await self._make(chain or copy.offer.there)
         except MobikectlError as error:
             log.warning(
                 "no copy of %s, which was not to be served here after all: %s", copy.offer.name, error

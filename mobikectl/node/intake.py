@@ -190,7 +190,7 @@ class Intake:
         for generation in offer.chain.generations:
             self._broker.forget(generation)
         # At once with our address: an update of the CHILD_SAs' would be a rekeying where ESP is in userland.
-        await self._broker.replay(offer.chain.at(Host(offer.address, offer.local.port), offer.remote))
+        await self._broker.replay(offer.there)
         await self._appeared(offer)
         if self._standby is not None:
             self._standby.lent(source, offer)

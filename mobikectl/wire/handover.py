@@ -60,6 +60,11 @@ class Offer:
         """What names the IKE_SA."""
         return self.chain.spis
 
+    @property
+    def there(self) -> HaChain:
+        """The chain as the target's charon is to have it: with the target's address."""
+        return self.chain.at(Host(self.address, self.local.port), self.remote)
+
     def to_secret(self) -> SecretBytes:
         """Return the payload. Raise DecodeError when the chain is too long."""
         head = _dump(
@@ -120,10 +125,7 @@ class Start:
         return SecretBytes(
             _dump(
                 {
-                    "move": self.move,
-                    "spis": list(self.spis),
-                    "mids": list(self.mids or ()),
-                    "roam": self.roam,
+                    **_begun(self),
                     "numbers": [list(row) for row in self.numbers],
                     "received": [list(row) for row in self.received],
                     "rekey": [[spi] for spi in self.rekey],
@@ -163,17 +165,7 @@ class Recall:
 
     def to_secret(self) -> SecretBytes:
         """Return the payload."""
-        return SecretBytes(
-            _dump(
-                {
-                    "move": self.move,
-                    "spis": list(self.spis),
-                    "mids": list(self.mids or ()),
-                    "roam": self.roam,
-                    "since": list(self.since or ()),
-                }
-            )
-        )
+        return SecretBytes(_dump({**_begun(self), "since": list(self.since or ())}))
 
     @classmethod
     def from_secret(cls, secret: SecretBytes) -> Self:
@@ -205,6 +197,16 @@ class Standing:
         except ValueError:
             raise impossible("none, passive, started or served", "something else") from None
         return cls(stands, fields.text("note"))
+
+
+def _begun(said: Start | Recall) -> dict[str, Any]:
+    """Return which IKE_SA it is about, and with what the target begins, or may have begun, to serve it."""
+    return {
+        "move": said.move,
+        "spis": list(said.spis),
+        "mids": list(said.mids or ()),
+        "roam": said.roam,
+    }
 
 
 def _dump(value: dict[str, Any]) -> bytes:
