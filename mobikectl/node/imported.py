@@ -1,6 +1,6 @@
 """Waits until charon has an IKE_SA that it was told of by the HA broker, or has no longer one that it was to drop.
 
-charon does not answer HA messages: what became of them is looked up.
+And what it needs before it is told. charon does not answer HA messages: what became of them is looked up.
 """
 
 from __future__ import annotations
@@ -9,18 +9,36 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from mobikectl.errors import MoveError
+from mobikectl.errors import DecodeError, MoveError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mobikectl.node.control import HeldSa
-    from mobikectl.wire.ha_chain import IkeSpis
+    from mobikectl.node.control import HeldSa, SaControl
+    from mobikectl.wire.ha_chain import HaChain, IkeSpis
 
     Look = Callable[[IkeSpis], Awaitable[HeldSa | None]]
 
 BUSY: Final = 3
 """A charon that takes long to answer is busy: what it is asked again and again takes a fourth of the time at most."""
+
+
+async def require(control: SaControl, chain: HaChain) -> None:
+    """Given what is to be made, raise MoveError when charon has not all of its connections."""
+    missing = chain.connections - await control.connections()
+    if missing:
+        raise MoveError(
+            f"this node's charon has no connection {', '.join(sorted(missing))}",
+            hint="load the same connections on all nodes",
+        )
+
+
+async def find(control: SaControl, spis: IkeSpis) -> HeldSa | None:
+    """Return what charon has of an IKE_SA; None: nothing, or it is just being made and has no addresses yet."""
+    try:
+        return await control.look(spis)
+    except DecodeError:
+        return None
 
 
 def pause(every: float, asked_at: float) -> float:

@@ -10,12 +10,12 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import (
     CharonError,
     CharonUnreachableError,
-    DecodeError,
     MobikectlError,
     MoveError,
     NetlinkError,
@@ -399,22 +399,11 @@ class Intake:
             raise MoveError(
                 f"{offer.address} is no address of this node", hint="[cluster] addresses names those that are"
             )
-        missing = offer.chain.connections - await self._control.connections()
-        if missing:
-            raise MoveError(
-                f"this node's charon has no connection {', '.join(sorted(missing))}",
-                hint="load the same connections on all nodes",
-            )
+        await imported.require(self._control, offer.chain)
 
     async def _appeared(self, offer: Offer) -> None:
-        async def look(spis: IkeSpis) -> HeldSa | None:
-            try:
-                return await self._control.look(spis)
-            except DecodeError:
-                return None  # it has no addresses yet
-
         await imported.appeared(
-            look,
+            partial(imported.find, self._control),
             offer.spis,
             lambda held: not held.serving and set(held.children) == set(offer.children),
             name=offer.name,

@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from mobikectl.errors import DecodeError, MobikectlError, MoveError, NotFoundError
+from mobikectl.errors import MobikectlError, MoveError, NotFoundError
 from mobikectl.node import imported
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 from mobikectl.wire.ha_chain import MIDS
@@ -73,10 +73,7 @@ class Passive:
 
     async def look(self, spis: IkeSpis) -> HeldSa | None:
         """Return what charon has of an IKE_SA; None: nothing, or it is just being made."""
-        try:
-            return await self._control.look(spis)
-        except DecodeError:
-            return None  # it has no addresses yet
+        return await imported.find(self._control, spis)
 
     async def changed(self, held: HeldSa, wanted: HaChain) -> bool:
         """Bring a copy that charon has up to date, if only CHILD_SAs came or went; return whether it is."""
@@ -103,12 +100,7 @@ class Passive:
         """
         for spis in wanted.generations:
             await self.end(spis)
-        missing = wanted.connections - await self._control.connections()
-        if missing:
-            raise MoveError(
-                f"this node's charon has no connection {', '.join(sorted(missing))}",
-                hint="load the same connections on all nodes",
-            )
+        await imported.require(self._control, wanted)
         await self._broker.replay(wanted)
         await self.appeared(wanted.spis, wanted.children)
 
