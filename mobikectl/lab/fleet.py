@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from mobikectl.errors import LabError
 from mobikectl.lab import vici
 from mobikectl.lab.interruptions import interruption, lost_alone, standstills
-from mobikectl.lab.measure import Interval, child_spis, ms, ping_metrics, sa_keys
+from mobikectl.lab.measure import Interval, child_spis, ike_sa_inits, ms, ping_metrics, sa_keys
 from mobikectl.lab.packets import Kind
 from mobikectl.lab.results import Point, Track
 from mobikectl.lab.traffic import FleetPinger, Load, open_sink
@@ -119,7 +119,7 @@ class Fleet:
     def inits(self, start: float, end: float) -> int:
         """Return how many IKE_SA_INIT messages were on the wire between two times of CLOCK_MONOTONIC."""
         packets = self._capture.packets
-        return sum(p.exchange == "IKE_SA_INIT" and start <= p.time <= end for p in packets)
+        return ike_sa_inits(p for p in packets if start <= p.time <= end)
 
     def pinged(self, start: float = 0.0, end: float = math.inf) -> dict[str, float]:
         """Return what the pings say that were sent between two times of CLOCK_MONOTONIC.
@@ -181,7 +181,7 @@ class Fleet:
             **self.pinged(),
             "interval_ms": ms(self._pinger.interval),
             "ike_messages": len(packets),
-            "ike_sa_init": sum(p.exchange == "IKE_SA_INIT" for p in packets),
+            "ike_sa_init": ike_sa_inits(packets),
             "silent": self._silent(),
             "moved": sum(count > 0 for count in changes.values()),
             "moved_twice": sum(count > 1 for count in changes.values()),

@@ -90,7 +90,7 @@ def ms(seconds: float) -> float:
 def ike_metrics(packets: Sequence[Packet]) -> dict[str, float]:
     """Given packets, return how many IKE messages they hold: in all, and ``ike.EXCHANGE`` for each type.
 
-    ``ike_sa_init`` counts IKE_SA_INIT messages of both directions: not zero means that an IKE_SA was made anew.
+    ``ike_sa_init`` counts IKE_SA_INIT messages of both directions (`ike_sa_inits`).
     ``ike_probes`` are stateless probes and their answers, counted apart: requests of a major version that nobody
     speaks make no IKE_SA (RFC 7296 section 2.5); an answer carries the SPI of its request.
     """
@@ -99,10 +99,19 @@ def ike_metrics(packets: Sequence[Packet]) -> dict[str, float]:
     counts = Counter(p.exchange for p in ike if p.spi not in probes)
     numbers: dict[str, float] = {
         "ike_messages": counts.total(),
-        "ike_sa_init": counts["IKE_SA_INIT"],
+        "ike_sa_init": ike_sa_inits(p for p in ike if p.spi not in probes),
         "ike_probes": sum(p.spi in probes for p in ike),
     }
     return numbers | {f"ike.{exchange}": count for exchange, count in sorted(counts.items())}
+
+
+def ike_sa_inits(packets: Iterable[Packet]) -> int:
+    """Given packets, return how many IKE_SA_INIT messages they hold: not zero means that an IKE_SA was made anew.
+
+    A request is counted once for each initiator SPI and path, and so is its response: on a busy machine they are
+    retransmitted (RFC 7296 section 2.1), and no IKE_SA is made by that.
+    """
+    return len({(p.spi, p.path, p.response) for p in packets if p.exchange == "IKE_SA_INIT"})
 
 
 def path_intervals(packets: Iterable[Packet], *, until: float) -> list[Interval]:

@@ -84,10 +84,11 @@ async def run_suite(
     A scenario that only missed limits (milliseconds, lost pings) or did not come to its end is run again,
     ``way.tries`` times in all, because a shared machine can be too busy for a moment; its document says how many
     tries it took and what the others missed. What is a matter of right or wrong (an SA lost, a wrong path) fails at
-    once.
+    once, when it had the machine to itself.
 
     With ``jobs`` greater than one that many run at a time, the longest first, each in a process or guest of its own;
-    what is run again is then run alone.
+    whatever failed then is run again alone: where two take the processors from each other, a second is over before
+    an answer comes, and peers do what they are to do about that.
     Each document is also written to ``out/SCENARIO/result.json``, all of them to ``out/results.json``.
     Raise LabError when a process or guest ended without a result.
     """
@@ -137,7 +138,7 @@ async def _with_tries(
 async def _side_by_side(
     scenarios: Sequence[Scenario], way: Way, progress: Progress, elsewhere: Elsewhere, jobs: int
 ) -> list[dict[str, Any]]:
-    """Run each once beside others; what a busy machine may be to blame for then has the machine to itself."""
+    """Run each once beside others; what failed then has the machine to itself."""
     waiting = sorted(scenarios, key=lambda s: s.deadline)
     processors = uml.processors()
     documents: dict[str, dict[str, Any]] = {}
@@ -154,7 +155,7 @@ async def _side_by_side(
         for job in range(jobs):
             group.create_task(take(job))
     if way.tries > 1:
-        for scenario in (s for s in scenarios if documents[s.name]["starved"]):
+        for scenario in (s for s in scenarios if not documents[s.name]["passed"]):
             documents[scenario.name] = await _alone(
                 scenario, documents[scenario.name], way, progress, elsewhere
             )
@@ -169,7 +170,7 @@ class _First:
         self.tell = progress.tell
 
     def done(self, document: dict[str, Any]) -> None:
-        if document["starved"]:
+        if not document["passed"]:
             missed = "; ".join(document["failures"])
             self.tell(document["scenario"], f"not met ({missed}): once more when it is alone")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -11,6 +12,7 @@ from mobikectl.lab.capture import Ping, checksum
 from mobikectl.lab.measure import (
     child_spis,
     ike_metrics,
+    ike_sa_inits,
     is_served,
     lost_at,
     path_intervals,
@@ -76,6 +78,13 @@ def test_a_new_ike_sa_is_seen_and_a_probe_is_not_taken_for_one() -> None:
     probe = [ike("IKE_SA_INIT", spi=9, version=3), ike("IKE_SA_INIT", spi=9, response=True)]
     assert ike_metrics(probe) == {"ike_messages": 0, "ike_sa_init": 0, "ike_probes": 2}
     assert ike_metrics([*probe, ike("IKE_SA_INIT", spi=4)])["ike_sa_init"] == 1
+
+
+def test_a_retransmitted_ike_sa_init_makes_no_second_ike_sa() -> None:
+    answer = ike("IKE_SA_INIT", spi=4, response=True)
+    elsewhere = replace(ike("IKE_SA_INIT", spi=4), path=NEW)
+    assert ike_sa_inits([ike("IKE_SA_INIT", spi=4), answer] * 2) == 2
+    assert ike_sa_inits([ike("IKE_SA_INIT", spi=4), answer, ike("IKE_SA_INIT", spi=5), elsewhere]) == 4
 
 
 def esp(time: float, path: Path, *, outgoing: bool = False) -> Packet:

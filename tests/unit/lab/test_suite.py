@@ -129,8 +129,9 @@ async def test_what_a_busy_machine_may_be_to_blame_for_is_run_again_alone(tmp_pa
     assert json.loads((tmp_path / "rmobike-switch" / "result.json").read_text()) == documents[0]
 
 
-async def test_what_is_wrong_is_not_run_again(tmp_path: Path) -> None:
-    elsewhere = Elsewhere(tmp_path, rmobike_switch=[document("rmobike-switch", passed=False)])
+async def test_what_is_wrong_beside_others_fails_where_it_is_wrong_alone(tmp_path: Path) -> None:
+    wrong = [document("rmobike-switch", passed=False) for _ in range(2)]
+    elsewhere = Elsewhere(tmp_path, rmobike_switch=wrong)
     (got,) = await _side_by_side([SWITCH], Way("userland", tmp_path, tries=3), Heard(), elsewhere, 1)
     assert not got["passed"]
-    assert elsewhere.tries == [("rmobike-switch", 1)]
+    assert elsewhere.tries == [("rmobike-switch", 1), ("rmobike-switch", 2)]

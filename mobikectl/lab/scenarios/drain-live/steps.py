@@ -22,7 +22,7 @@ async def steps(run: Run) -> None:
     verified = [move for move in cluster.moves.values() if move["steps"][-1]["state"] == "verified"]
     run.record("drain.by_handover", sum(move["mechanism"] in {"notify", "implicit"} for move in verified))
     await run.traffic(1.0)
-    run.record("spis_kept", "yes" if await fleet.spis() == before else "no")
+    run.record("spis_changed", len(before ^ await fleet.spis()))
     for name, value in fleet.pinged(began.at, time.monotonic() - REPLY_TIME).items():
         run.record(f"drain.{name}", value)
     run.cause("undrain gateway1")

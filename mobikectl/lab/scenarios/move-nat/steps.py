@@ -15,5 +15,5 @@ async def steps(run: Run) -> None:
         mechanisms |= {move["mechanism"] for move in said["moves"]}
         run.record(f"owner_{target}", await client.owned())
         await run.traffic(1.0)
-    run.record("spis_kept", "yes" if await client.spis() == before else "no")
+    run.record("spis_changed", len(before ^ await client.spis()))
     run.record("mechanism", " ".join(sorted(mechanisms)))

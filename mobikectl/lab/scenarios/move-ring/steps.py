@@ -34,7 +34,7 @@ async def steps(run: Run) -> None:
     ]
     lost = [p.sent for p in train.pings if p.received is None]
     run.record("busy.lost_by_moves", sum(start <= at <= end for at in lost for start, end in spans))
-    run.record("spis_kept", "yes" if await client.spis() == before else "no")
+    run.record("spis_changed", len(before ^ await client.spis()))
 
 
 async def around(run: Run, *, moves: int) -> None:
