@@ -39,7 +39,7 @@ def grants(state: ClusterState, journal: Journal, *, at: float) -> tuple[MoveRec
         # another name there, unless charon was restarted and counts from the start.
         if not move.done:
             taken.add(move.spis)
-        elif not came_back(move, came):
+        elif not returned_to_source(move, came):
             taken.add(move.spis + move.sas[0])
     found: list[MoveRecord] = []
     for claim, row in _by_load(state):
@@ -58,8 +58,8 @@ def is_dead(state: ClusterState, node: str) -> bool:
     return node not in state.members or (report is not None and report.value.health is Health.DEAD)
 
 
-def came_back(failover: MoveRecord, came: Mapping[tuple[str, str], int]) -> bool:
-    """Given a failover and the `last_arrivals`, return whether its client came to the node that was dead since."""
+def returned_to_source(failover: MoveRecord, came: Mapping[tuple[str, str], int]) -> bool:
+    """Given a failover and the `last_arrivals`, return whether its client came to the node that died, since."""
     return came.get((failover.source, peer_of(failover.sas[0])), -1) > failover.number
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from mobikectl.cluster.backend import Backoff, Gap
-from mobikectl.cluster.failovers import came_back, is_dead, last_arrivals
+from mobikectl.cluster.failovers import is_dead, last_arrivals, returned_to_source
 from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
 from mobikectl.errors import (
     FencedError,
@@ -518,7 +518,7 @@ class Failover:
         came = last_arrivals(moves)
         dropped = 0
         for record in ours:
-            if record.state is MoveState.VERIFIED and not came_back(record, came):
+            if record.state is MoveState.VERIFIED and not returned_to_source(record, came):
                 dropped += await self._dropped(record)
         self._look_no_more_at(ours)
         return dropped
