@@ -29,7 +29,7 @@ from mobikectl.node.room import Room
 from mobikectl.observe.events import Source
 from mobikectl.policy.cluster import Reason
 from mobikectl.policy.pace import Pace, PaceSettings
-from mobikectl.policy.silence import Silence
+from mobikectl.policy.silence import Reports
 from mobikectl.taskgroup import TaskGroup
 from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.standby import STANDBY_ASK, Inquiry, Testimony
@@ -142,7 +142,8 @@ class Failover:
         """A look at the cluster's state that has not begun yet."""
         self._room = Room(Pace(PACE))
         self._ahead = asyncio.Semaphore(AHEAD)
-        self._silence = Silence()
+        self._reports: dict[str, Reports] = {}
+        """By node, since the store was followed without a gap."""
         self._looks: dict[str, _Look] = {}
         """Of nodes that fell silent: the last look for them."""
         self._wake = asyncio.Event()
@@ -181,17 +182,17 @@ class Failover:
             try:
                 after = (await self._store.state()).revision
                 self._wake.set()
-                self._silence = self._silence.interrupted()
+                self._reports.clear()
                 async with aclosing(self._store.watch_state(after=after)) as changes:
                     async for change in changes:
                         wait.reset()
                         if isinstance(change, Gap):
-                            self._silence = self._silence.interrupted()
+                            self._reports.clear()
                             self._wake.set()
                         elif change.kind in {"members", "claims"}:
                             self._wake.set()
                         elif change.kind == "reports":
-                            self._silence = self._silence.heard(change.name, time.monotonic())
+                            self._heard(change.name, time.monotonic())
             except StoreError as error:
                 log.debug("failover: %s", error)
             await asyncio.sleep(wait.next())
@@ -201,7 +202,7 @@ class Failover:
         while True:
             await asyncio.sleep(self._times.look_s)
             now = time.monotonic()
-            silent = [node for node in self._copies.sources() if self._silence.is_silent(node, now)]
+            silent = [node for node in self._copies.sources() if self._is_silent(node, now)]
             self._looks = {node: look for node, look in self._looks.items() if node in silent}
             if not silent or self._lease() is None:
                 continue
@@ -214,6 +215,14 @@ class Failover:
                 if not is_dead(state, node):
                     asked = self._others(state) - {node}
                     self._looks[node] = await self._look_for(self._copies.of(node), asked)
+
+    def _heard(self, node: str, now: float) -> None:
+        before = self._reports.get(node)
+        self._reports[node] = Reports(now) if before is None else before.heard(now)
+
+    def _is_silent(self, node: str, now: float) -> bool:
+        reports = self._reports.get(node)
+        return reports is not None and reports.is_silent(now)
 
     def _others(self, state: ClusterState) -> frozenset[str]:
         """Return the other members that can be asked."""

@@ -1,17 +1,13 @@
 """Which nodes have fallen silent: their reports come no more, and their lease may be over soon. Pure.
 
+What is known is known of one node: who hears many keeps it by name, and forgets all when reports may have been missed.
 Nothing is concluded from silence but that it is worth looking whether somebody is there: whoever is to take a dead
 node's IKE_SAs over then knows when the lease is over.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dataclasses import dataclass
 
 LEAST_S = 1.0
 """A node that is silent for less is not."""
@@ -22,33 +18,18 @@ FORGET = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
+class Reports:
+    """What is known of one node's reports: when the last one came (seconds), and what it is between two of them."""
+
     at: float
     apart_s: float | None = None
+    """None: it was heard once."""
 
+    def heard(self, now: float) -> Reports:
+        """Given that it reports again at this moment, return what is known then."""
+        gap = now - self.at
+        return Reports(now, gap if self.apart_s is None else max(gap, self.apart_s * FORGET))
 
-@dataclass(frozen=True, slots=True)
-class Silence:
-    """What is known of the reports."""
-
-    _heard: Mapping[str, _Heard] = field(default_factory=lambda: MappingProxyType({}))
-
-    def heard(self, node: str, now: float) -> Silence:
-        """Given a node that reports at this moment, return what is known then."""
-        before = self._heard.get(node)
-        apart: float | None = None
-        if before is not None:
-            gap = now - before.at
-            apart = gap if before.apart_s is None else max(gap, before.apart_s * FORGET)
-        return replace(self, _heard=MappingProxyType({**self._heard, node: _Heard(now, apart)}))
-
-    def interrupted(self) -> Silence:
-        """Return what is known when reports may have been missed: of nobody that it is silent."""
-        return Silence()
-
-    def is_silent(self, node: str, now: float) -> bool:
-        """Return whether reports of a node are missing. Of one that was not heard twice that is not known."""
-        heard = self._heard.get(node)
-        if heard is None or heard.apart_s is None:
-            return False
-        return now - heard.at > max(LEAST_S, MISSED * heard.apart_s)
+    def is_silent(self, now: float) -> bool:
+        """Return whether reports of it are missing. Of a node that was not heard twice that is not known."""
+        return self.apart_s is not None and now - self.at > max(LEAST_S, MISSED * self.apart_s)
