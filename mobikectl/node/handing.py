@@ -447,6 +447,11 @@ class Handing:
         await asyncio.sleep(self._times.hold_s)
         exceeded = await self._exceeded(work, work.held)
         if exceeded:
+            log.info(
+                "of %s more was sent here than was reserved: the target rekeys %d CHILD_SAs",
+                work.order.name,
+                len(exceeded),
+            )
             rekey = Start(work.order.move, work.order.spis, None, roam=False, rekey=exceeded)
             await self._asked(work, START, rekey.to_secret(), self._times.start_s, Stands.SERVED)
         return _GOOD
