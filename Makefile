@@ -52,6 +52,14 @@ lint: venv ## ruff: format and rules
 types: venv ## mypy --strict
 	@echo "== mypy"
 	$(BIN)/mypy
+	# The steps of the scenarios all have one name, in folders that are no packages: each is looked at under its scenario's.
+	rm -rf build/steps
+	mkdir -p build/steps
+	for steps in mobikectl/lab/scenarios/*/steps.py; do
+	  scenario=$$(basename $${steps%/steps.py})
+	  ln -s ../../$$steps build/steps/$${scenario//-/_}.py
+	done
+	$(BIN)/mypy build/steps
 
 unit: setup browser promtool ## unit, contract, vector, property and fuzz tests
 	@echo "== tests"
