@@ -23,6 +23,11 @@ _PREFIX: Final = "mobikectl-ha-"
 _MAX_NAME: Final = 64
 _START_S: Final = 10.0
 _ANSWER_S: Final = 5.0
+_STORED: Final[dict[tuple[str, str], int]] = {}
+"""What systemd's stores have of ours, by the manager's address and the name, as descriptors of this process.
+
+It is the process's, as LISTEN_FDS is: systemd gives back at a start only, and a broker may be opened again before.
+"""
 
 
 class Holder(Protocol):
@@ -56,30 +61,39 @@ class SystemdStore:
         self._environ = environ
 
     def take(self) -> dict[str, int]:
-        """Return those of LISTEN_FDS that have one of our names (sd_listen_fds_with_names(3))."""
+        """Return what a start found in LISTEN_FDS (sd_listen_fds_with_names(3)) and what was put since."""
+        self._receive()
+        return {name: os.dup(fd) for (address, name), fd in _STORED.items() if address == self._address}
+
+    def _receive(self) -> None:
         if self._environ.get("LISTEN_PID") != str(os.getpid()):
-            return {}
+            return
         count = int(self._environ.get("LISTEN_FDS", "0"))
         names = self._environ.get("LISTEN_FDNAMES", "").split(":")
-        found = {}
         for fd, name in zip(range(3, 3 + count), names, strict=False):
-            os.set_inheritable(fd, False)
-            if name.startswith(_PREFIX):
-                found[name.removeprefix(_PREFIX)] = fd
-        return found
+            key = self._address, name.removeprefix(_PREFIX)
+            if name.startswith(_PREFIX) and key not in _STORED:
+                os.set_inheritable(fd, False)
+                _STORED[key] = fd
 
     def put(self, name: str, fd: int) -> None:
         """Send it to the manager. Raise SidecarError when it does not take it."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        # Without FDPOLL=0 it would let go of the port as soon as charon is away for a moment: that is POLLERR.
+        text = f"FDSTORE=1\nFDPOLL=0\nFDNAME={_PREFIX}{name}"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             try:
                 sock.connect(self._address)
-                sock.sendmsg([f"FDSTORE=1\nFDNAME={_PREFIX}{name}".encode()], rights)
+                sock.sendmsg([text.encode()], rights)
             except OSError as error:
                 raise SidecarError(
                     f"systemd does not keep the HA broker's {name}: {error.strerror}",
                     hint="set FileDescriptorStoreMax=8 in the unit",
                 ) from error
+        old = _STORED.pop((self._address, name), None)
+        if old is not None:
+            os.close(old)
+        _STORED[self._address, name] = os.dup(fd)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -225,12 +225,31 @@ def test_systemds_store_gives_what_it_was_given(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     store.put("port", reading)
     message, fds, _, _ = socket.recv_fds(manager, 1000, 1)
-    assert message == b"FDSTORE=1\nFDNAME=mobikectl-ha-port"
+    assert message.split(b"\n") == [b"FDSTORE=1", b"FDPOLL=0", b"FDNAME=mobikectl-ha-port"]
     os.write(writing, b"through")
     assert os.read(fds[0], 10) == b"through"
     manager.close()
     with pytest.raises(SidecarError, match="does not keep"):
         store.put("port", reading)
+
+
+def test_systemds_store_is_read_again_in_one_life_of_the_process(tmp_path: Path) -> None:
+    """A broker may be opened again: what systemd keeps it gives back at a start of the process only."""
+    import socket
+
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    environ = {"NOTIFY_SOCKET": str(tmp_path / "notify")}
+    reading, writing = os.pipe()
+    SystemdStore(environ).put("port", reading)
+    os.close(reading)
+    for _ in range(2):
+        (name, fd), *others = SystemdStore(environ).take().items()
+        assert (name, others) == ("port", [])
+        os.write(writing, b"again")
+        assert os.read(fd, 10) == b"again"
+        os.close(fd)
+    assert SystemdStore({"NOTIFY_SOCKET": "@another"}).take() == {}
 
 
 def test_only_our_own_descriptors_of_systemds_are_taken() -> None:
@@ -239,9 +258,13 @@ import os, json
 from mobikectl.charon.ha_holder import SystemdStore
 environ = {"NOTIFY_SOCKET": "@x", "LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "3",
            "LISTEN_FDNAMES": "mobikectl-ha-port:other:mobikectl-ha-log-a"}
-print(SystemdStore(environ).take(), os.get_inheritable(3), SystemdStore(environ | {"LISTEN_PID": "1"}).take())
+kept = [SystemdStore(environ).take() for _ in range(2)]
+same = [{name: os.fstat(fd).st_ino == os.fstat(n).st_ino for (name, fd), n in zip(one.items(), (3, 5))} for one in kept]
+inherited = [fd for fd in (3, 5, *kept[0].values()) if os.get_inheritable(fd)]
+other = SystemdStore(environ | {"NOTIFY_SOCKET": "@y", "LISTEN_PID": "1"}).take()
+print(same[0] == same[1], same[0], inherited, other)
 """
-    fds = [os.open(os.devnull, os.O_RDONLY) for _ in range(3)]
+    fds = [os.memfd_create(f"number {number}") for number in range(3)]
     wrapper = "import os,sys\n" + "".join(
         f"os.dup2({fd}, {3 + number})\n" for number, fd in enumerate(sorted(fds))
     )
@@ -253,4 +276,4 @@ print(SystemdStore(environ).take(), os.get_inheritable(3), SystemdStore(environ 
         timeout=60,
         check=True,
     )
-    assert done.stdout.strip() == "{'port': 3, 'log-a': 5} False {}"
+    assert done.stdout.strip() == "True {'port': True, 'log-a': True} [] {}"
