@@ -65,6 +65,13 @@ CREATE INDEX IF NOT EXISTS changes_revision ON changes (revision);
 """
 READ = "SELECT key, value, revision, lease FROM entries WHERE key >= ? AND key < ? ORDER BY key LIMIT ?"
 READ_LAST = READ.replace("ORDER BY key", "ORDER BY key DESC")
+# What each of these costs must not grow with what is kept. In the order of `seq` SQLite would read all changes for the
+# newest (the order is the same: a later revision has a later seq); of both ends in one SELECT it would do so, too; and
+# a partial index serves only who says its condition.
+CHANGES = """SELECT key, value, revision FROM changes WHERE revision > ? AND key >= ? AND key < ?
+    ORDER BY revision, seq"""
+KEPT = "SELECT (SELECT min(seq) FROM changes), (SELECT max(seq) FROM changes)"
+UNDER_LEASE = "SELECT key FROM entries WHERE lease = ? AND lease != 0"
 
 
 class SqliteBackend:
@@ -279,7 +286,7 @@ class _File:
 
     def _end(self, lease: int) -> None:
         self.db.execute("DELETE FROM leases WHERE id = ?", (lease,))
-        keys = [key for (key,) in self.db.execute("SELECT key FROM entries WHERE lease = ?", (lease,))]
+        keys = [key for (key,) in self.db.execute(UNDER_LEASE, (lease,))]
         if keys:
             self._apply([(key, None, 0) for key in keys])
 
@@ -301,7 +308,7 @@ class _File:
         return revision
 
     def _compact(self) -> None:
-        first, last = self.db.execute("SELECT min(seq), max(seq) FROM changes").fetchone()
+        first, last = self.db.execute(KEPT).fetchone()
         if first is None or last - first < 2 * self._settings.history:
             return
         upto = self.db.execute(
@@ -391,10 +398,7 @@ class _File:
             if after < self._meta("compacted") or after > revision:
                 reason = "the store was replaced" if after > revision else "the changes are no longer kept"
                 return revision, [Gap(revision, reason)]
-            rows = self.db.execute(
-                "SELECT key, value, revision FROM changes WHERE revision > ? AND key >= ? AND key < ? ORDER BY seq",
-                (after, prefix, _end_of(prefix)),
-            ).fetchall()
+            rows = self.db.execute(CHANGES, (after, prefix, _end_of(prefix))).fetchall()
         finally:
             self.db.execute("COMMIT")
         return revision, [Change(_key(k), None if v is None else _octets(v), r) for k, v, r in rows]
