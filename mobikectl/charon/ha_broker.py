@@ -22,7 +22,14 @@ from mobikectl.charon.ha_chains import HaChains, Limits
 from mobikectl.charon.ha_log import HaLog, LogFullError
 from mobikectl.charon.ha_port import HaPort, owner_of_charons_port
 from mobikectl.charon.protect import protect_process
-from mobikectl.errors import CharonUnreachableError, DecodeError, MoveError, NotFoundError, PrivilegeError
+from mobikectl.errors import (
+    CharonUnreachableError,
+    DecodeError,
+    MobikectlError,
+    MoveError,
+    NotFoundError,
+    PrivilegeError,
+)
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, IkeId
 from mobikectl.wire.ha_chain import IkeSpis, mid_messages
 
@@ -459,9 +466,9 @@ async def open_broker(
     PrivilegeError without CAP_NET_RAW and CAP_NET_ADMIN, SidecarError when the holder does not answer.
     """
     unprotected = protect_process() if protect else ()
+    opened = _Opened.from_holder(holder, bind)
     for each in unprotected:
         LOG.warning("%s", each)
-    opened = _Opened.from_holder(holder, bind)
     broker = HaBroker(
         opened.port, opened.log, limits=limits, charon_uid=charon_uid, unprotected=unprotected, owner=owner
     )
@@ -490,11 +497,16 @@ class _Opened:
         kept = {name: held.pop(name) for name in ("port", "log-a", "log-b") if name in held}
         for fd in held.values():
             os.close(fd)
-        if "port" in kept:
-            port = HaPort.adopt(socket.socket(fileno=kept["port"]))
-        else:
-            port = bind()
-            holder.put("port", port.sock.fileno())
+        try:
+            if "port" in kept:
+                port = HaPort.adopt(socket.socket(fileno=kept.pop("port")))
+            else:
+                port = bind()
+                holder.put("port", port.sock.fileno())
+        except MobikectlError:
+            for fd in kept.values():
+                os.close(fd)
+            raise
         fresh = not {"log-a", "log-b"} <= kept.keys()
         if not fresh:
             log = HaLog((kept["log-a"], kept["log-b"]))

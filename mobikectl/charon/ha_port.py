@@ -75,9 +75,10 @@ class HaPort:
         Raise HaPortTakenError when it is another socket.
         """
         sock.setblocking(False)
-        if sock.getsockname() != (str(BROKER), PORT):
+        if (bound := sock.getsockname()) != (str(BROKER), PORT):
+            sock.close()
             raise HaPortTakenError(
-                f"the socket handed over is bound to {sock.getsockname()}",
+                f"the socket handed over is bound to {bound}",
                 hint="end the process that held it",
             )
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)

@@ -47,7 +47,7 @@ def carrying(plugins: Collection[str], *, port: Finding | None = None, says: str
     if missing or port is not None:
         return
     if says:
-        mend = "mend that; where `doctor` says it still, restart the sidecar"
+        mend = "mend that; where `doctor` says it still after 30 s, restart the sidecar"
         yield Finding(Level.PROBLEM, OVER, f"the sidecar carries nothing over: {says}", mend)
     else:
         yield Finding(Level.GOOD, OVER, "charon has the ha and the rmobike plugin")
@@ -59,7 +59,7 @@ def ha_port(found: Holder | None) -> Finding | None:
         return None
     who = ", ".join(f"{command[:COMMAND_MAX] or 'process'} ({pid})" for pid, command in found.processes)
     text = f"another process has {HA_PORT}" + (f": {who}" if who else "")
-    mend = "stop charon, which would send it keys; end that process, start the sidecar, then charon"
+    mend = "stop charon, which sends it keys; end that process: the sidecar takes the port in 30 s; then start charon"
     return Finding(Level.PROBLEM, OVER, f"{text}. Nothing is carried over", mend)
 
 

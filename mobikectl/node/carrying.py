@@ -101,13 +101,14 @@ class Carrying:
         self._sas = sas
         self._mover = mover
         self._arrivals = arrivals
-        self._carrier = carrier
+        self.carrier = carrier
+        """What carries IKE_SAs over to other nodes; None: nothing does now. A move under way keeps its own."""
         self._times = times or Times()
 
     @property
     def can_carry(self) -> bool:
         """Whether IKE_SAs can be carried over to other nodes."""
-        return self._carrier is not None
+        return self.carrier is not None
 
     # Carrying out
 
@@ -124,9 +125,9 @@ class Carrying:
 
     async def _over(self, move: MoveRecord) -> MoveRecord:
         sas = [sa for sa in map(self._sas.find, move.sas) if sa is not None]
-        if self._carrier is None or len(sas) < len(move.sas):
+        if self.carrier is None or len(sas) < len(move.sas):
             return self._ended(move, ((MoveState.REFUSED, "it is gone, or cannot be carried over"),))
-        return self._ended(move, await self._carrier.carry(move, sas))
+        return self._ended(move, await self.carrier.carry(move, sas))
 
     async def _away(self, move: MoveRecord, left: Callable[[], None]) -> MoveRecord:
         before = await self._present(move)
@@ -243,9 +244,9 @@ class Carrying:
         return self._ended(move, steps.interrupted(move, places))
 
     async def _settle(self, move: MoveRecord) -> MoveRecord:
-        if self._carrier is None:
+        if self.carrier is None:
             return self._ended(move, ((MoveState.TIMED_OUT, "this node carries no IKE_SAs over any more"),))
-        return self._ended(move, await self._carrier.settle(move, [*map(self._sas.find, move.sas)]))
+        return self._ended(move, await self.carrier.settle(move, [*map(self._sas.find, move.sas)]))
 
     async def _hold(self, move: MoveRecord) -> None:
         """Keep charon from asking it back: its route may not have been made before the restart."""

@@ -156,6 +156,10 @@ class ClusterExecutor:
         """Return whether operators want this node to be empty, as far as that is known."""
         return self._wishes.known is not None and self._wishes.known.intent.drained
 
+    def carry_with(self, carrier: Carrier) -> None:
+        """Given what carries IKE_SAs over to other nodes from now on, use it."""
+        self._carrying.carrier = carrier
+
     def wake(self) -> None:
         """Something changed that may let a move begin."""
         self._wake.set()

@@ -22,14 +22,15 @@ from mobikectl.cluster.leader import Election
 from mobikectl.cluster.membership import Membership
 from mobikectl.cluster.node_settings import Placement
 from mobikectl.cluster.settings import open_store
-from mobikectl.errors import LeaseLostError, MobikectlError, StoreError, innermost
+from mobikectl.errors import LeaseLostError, StoreError, innermost
 from mobikectl.netlink import SteeringRoutes
 from mobikectl.node.addresses import Addresses
-from mobikectl.node.carriage import Carriage, carriage
+from mobikectl.node.carriage import carriage
 from mobikectl.node.executor import ClusterExecutor, NodeSas
 from mobikectl.node.inside_routes import InsideRoutes
 from mobikectl.node.memory import Memory
 from mobikectl.node.names import SaNames
+from mobikectl.node.opening import CLOSED, Opening
 from mobikectl.node.placement import Placer
 from mobikectl.node.reporter import Reporter
 from mobikectl.node.steps import carries
@@ -44,10 +45,11 @@ if TYPE_CHECKING:
     from mobikectl.charon.rmobike_events import PluginEvent
     from mobikectl.cluster.leader import Leadership
     from mobikectl.cluster.membership import Presence
-    from mobikectl.cluster.node_settings import ClusterSettings, InsideRoutesSettings
+    from mobikectl.cluster.node_settings import ClusterSettings, InsideRoutesSettings, TransferSettings
     from mobikectl.cluster.records import MoveRecord
     from mobikectl.cluster.store import Store
     from mobikectl.cluster.timed import Timing
+    from mobikectl.node.carriage import Carriage
     from mobikectl.node.carrying import Mover
     from mobikectl.node.reporter import Beside
     from mobikectl.node.watching import Watch
@@ -99,8 +101,8 @@ class ClusterNode:
         self._leadership: Leadership | None = None
         self._decider: Decider | None = None
         self._executor: ClusterExecutor | None = None
-        self._carriage: Carriage | None = None
-        self._no_carriage = ""
+        self._opening: Opening | None = None
+        self._told_carries: str | None = None
         self._failure = ""
 
     async def run(self) -> None:
@@ -127,7 +129,12 @@ class ClusterNode:
             self._decider = Decider(
                 store, DeciderSettings(self.settings.policy, self.settings.balance), tell=self._tell
             )
-            self._carriage = await self._carrying(stack, store)
+            # The executor ends before that by which it carries.
+            outer = await stack.enter_async_context(TaskGroup())
+            if self.settings.transfer is not None:
+                self._opening = self._make_opening(self.settings.transfer, store)
+                outer.create_task(self._opening.run(), name="carrying over")
+                await self._opening.tried()
             if self.settings.address_pools:
                 self._addresses = self._make_addresses(store)
             self._executor = ClusterExecutor(
@@ -155,43 +162,42 @@ class ClusterNode:
                 if self.settings.placement is not Placement.OFF:
                     tasks.create_task(self._placer.run(store), name="placement")
 
-    async def _carrying(self, stack: AsyncExitStack, store: Store) -> Carriage | None:
-        """Return what carries IKE_SAs over; None: it is not configured, or cannot be had, which is told."""
-        if self.settings.transfer is None:
-            return None
-        try:
-            return await stack.enter_async_context(
-                carriage(
-                    self.settings,
-                    self.settings.transfer,
-                    self._instance,
-                    store,
-                    self._beside,
-                    self._reporter,
-                    self._events,
-                    lease=self._lease,
-                    find=self._names.find,
-                    watch=self._watch,
-                )
-            )
-        except MobikectlError as error:
-            why: BaseException = error
-        except (
-            BaseExceptionGroup
-        ) as group:  # of a task group that was open already, the broker's or the client's
-            if group.split(MobikectlError)[1] is not None:
-                raise
-            why = innermost(group)
-        self._no_carriage = str(why)
-        self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {why}", {})
-        return None
+    def _make_opening(self, transfer: TransferSettings, store: Store) -> Opening:
+        """Return what opens what carries IKE_SAs over; what cannot be had is told."""
+
+        async def opened(carriage: Carriage) -> None:
+            if self._presence is not None:  # it came late: a member did not ask yet what others took over
+                await carriage.standing.leave()
+            if self._executor is not None:
+                self._executor.carry_with(carriage.carrier)
+
+        return Opening(
+            lambda: carriage(
+                self.settings,
+                transfer,
+                self._instance,
+                store,
+                self._beside,
+                self._reporter,
+                self._events,
+                lease=self._lease,
+                find=self._names.find,
+                watch=self._watch,
+            ),
+            opened=opened,
+            off=self._tell_carries,
+        )
+
+    @property
+    def _carriage(self) -> Carriage | None:
+        return self._opening.carriage if self._opening is not None else None
 
     def why_not_carry(self) -> str:
         """Return why no IKE_SA can be carried over to or from this node at this moment; empty: it can."""
         if self.settings.transfer is None:
             return "[cluster.transfer] is not configured"
         if self._carriage is None:
-            return self._no_carriage or "it is just being opened"
+            return self._opening.why_not if self._opening is not None else CLOSED
         if not self._beside.plugin.up:
             return "charon's rmobike plugin is not there"
         heard = self._carriage.broker.status.heard_s
@@ -211,13 +217,18 @@ class ClusterNode:
                 except StoreError as error:
                     log.debug("the node cannot be told of: %s", error)
                 else:
-                    if carries:
-                        self._tell("carries", "IKE_SAs are carried over to and from here", {})
-                    else:
-                        self._tell(
-                            "carries-nothing", f"no IKE_SA is carried over: {self.why_not_carry()}", {}
-                        )
+                    self._tell_carries(self.why_not_carry())
             await asyncio.sleep(1.0)
+
+    def _tell_carries(self, why_not: str) -> None:
+        """Tell it once: a member that is back after its lease was over says it to the others anew."""
+        if why_not == self._told_carries:
+            return
+        self._told_carries = why_not
+        if why_not:
+            self._tell("carries-nothing", f"IKE_SAs are not carried over to or from here: {why_not}", {})
+        else:
+            self._tell("carries", "IKE_SAs are carried over to and from here", {})
 
     def redirected(self, peer: str) -> None:
         """Given a client's identity: an operator redirects it now, which counts as one of its redirects."""

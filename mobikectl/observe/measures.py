@@ -146,6 +146,9 @@ MAINTENANCE = Measure(
 REPORT_AGE = Measure(
     "mobikectl_cluster_report_age_seconds", Kind.GAUGE, "Since the store took the last report."
 )
+CARRIES = Measure(
+    "mobikectl_cluster_carries", Kind.GAUGE, "1: IKE_SAs can be carried over to and from this node now."
+)
 UNDER_WAY = Measure(
     "mobikectl_cluster_moves_under_way", Kind.GAUGE, "Moves of the cluster that this node carries out."
 )

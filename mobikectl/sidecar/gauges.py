@@ -112,6 +112,7 @@ def of_node(state: Mapping[str, Any], capacity: Capacity) -> Gauges:
     found: Gauges = {
         measures.MEMBER: {who: float(state["member"])},
         measures.LEADER: {who: float(state["role"] == "leader")},
+        measures.CARRIES: {(): float(not state["carries_not"])},
         measures.UNDER_WAY: {(): float(state["moves_under_way"])},
     }
     report = state["report"]

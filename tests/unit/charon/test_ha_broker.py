@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from mobikectl.charon import ha_broker
 from mobikectl.charon.ha_broker import HaBroker, open_broker
 from mobikectl.charon.ha_log import HaLog
+from mobikectl.charon.ha_port import HaPort, HaPortTakenError
 from mobikectl.errors import CharonUnreachableError, MoveError, NotFoundError
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 
@@ -85,6 +87,20 @@ async def heard(broker: HaBroker, *known: int) -> None:
     async with asyncio.timeout(5):
         while broker.current() != {spis(number) for number in known}:  # noqa: ASYNC110 - the broker works on its own
             await asyncio.sleep(0.005)
+
+
+async def test_a_try_while_another_has_the_port_leaves_nothing_open() -> None:
+    def bind() -> HaPort:
+        raise HaPortTakenError("another process has it", hint="find it")
+
+    kept = Kept()
+    async with opened(kept, Port()):
+        pass  # the logs are kept, and no port
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(HaPortTakenError):
+        async with open_broker(kept, protect=False, bind=bind):
+            raise AssertionError("it has no port")
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
 
 
 async def test_what_charon_tells_can_be_told_to_another_charon() -> None:

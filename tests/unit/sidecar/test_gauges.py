@@ -104,6 +104,7 @@ NODE = {
     "member": True,
     "role": "leader",
     "moves_under_way": 2,
+    "carries_not": "",
     "report": REPORT,
 }
 
@@ -120,6 +121,12 @@ def test_a_node_that_did_not_report_yet_tells_no_load() -> None:
     found = gauges.of_node({**NODE, "report": None, "member": False, "role": "follower"}, Capacity())
     assert found[measures.MEMBER] == {("default", "gw1"): 0.0}
     assert measures.NODE_USED not in found
+
+
+def test_why_a_node_carries_nothing_over_is_told_as_a_0() -> None:
+    assert gauges.of_node(NODE, Capacity())[measures.CARRIES] == {(): 1.0}
+    taken = {**NODE, "carries_not": "another process has the port"}
+    assert gauges.of_node(taken, Capacity())[measures.CARRIES] == {(): 0.0}
 
 
 def test_every_gauge_fits_the_labels_of_its_measure() -> None:
