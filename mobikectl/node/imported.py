@@ -1,4 +1,4 @@
-"""Waits until charon has an IKE_SA that it was told of by the HA broker, or has no longer one that it was to drop.
+"""Waits until charon has an IKE_SA that it was told of by the HA broker, and has it drop one again.
 
 And what it needs before it is told. charon does not answer HA messages: what became of them is looked up.
 """
@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import DecodeError, MoveError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from mobikectl.node.control import HeldSa, SaControl
+    from mobikectl.node.control import Ended, HeldSa, SaControl
     from mobikectl.wire.ha_chain import HaChain, IkeSpis
 
     Look = Callable[[IkeSpis], Awaitable[HeldSa | None]]
 
 BUSY: Final = 3
 """A charon that takes long to answer is busy: what it is asked again and again takes a fourth of the time at most."""
+
+
+class Broker(Protocol):
+    """The HA broker (`mobikectl.charon.ha_broker.HaBroker`)."""
+
+    def remove(self, spis: IkeSpis) -> None:
+        """Have charon drop an IKE_SA silently, and forget it. Raise CharonUnreachableError."""
+
+    def forget(self, spis: IkeSpis) -> None:
+        """Forget an IKE_SA."""
 
 
 async def require(control: SaControl, chain: HaChain) -> None:
@@ -76,14 +86,31 @@ async def appeared(
         await asyncio.sleep(pause(every, asked_at))
 
 
-async def gone(look: Look, spis: IkeSpis, *, within: float, every: float) -> None:
-    """Given how to look for an IKE_SA that charon was told to drop, return when it is gone.
+async def end(
+    control: SaControl, broker: Broker, spis: IkeSpis, ended: Ended, *, within: float, every: float
+) -> None:
+    """Given an IKE_SA, have charon drop it without a word to its peer, see that it is gone, and forget it.
 
-    ``within`` and ``every``: seconds. Raise MoveError: it is still there; and what ``look`` raises.
+    ``ended``: told when it was served. ``within`` and ``every``: seconds. Raise MoveError: it is still there; and what
+    charon raises.
     """
+    try:
+        held = await control.look(spis)
+        if held is None:
+            broker.forget(spis)
+            return
+    except DecodeError:
+        held = None  # it is just being made
+    broker.remove(spis)
+    await _gone(control, spis, within=within, every=every)
+    if held is not None and held.serving:
+        await ended(held.ike_id)
+
+
+async def _gone(control: SaControl, spis: IkeSpis, *, within: float, every: float) -> None:
     asked_at = time.monotonic()
     deadline = asked_at + within
-    while await look(spis) is not None:
+    while await find(control, spis) is not None:
         if time.monotonic() > deadline:
             raise MoveError(f"{spis} cannot be ended here", hint="see charon's log")
         await asyncio.sleep(pause(every, asked_at))

@@ -428,11 +428,14 @@ class Intake:
 
     async def _end(self, spis: IkeSpis) -> None:
         """Drop it and see that it is gone. Raise MoveError: it is not."""
-        held = await self._control.look(spis)
-        self._broker.remove(spis)
-        await imported.gone(self._control.look, spis, within=self._times.appear_s, every=self._times.look_s)
-        if held is not None and held.serving:
-            await self._ended(held.ike_id)
+        await imported.end(
+            self._control,
+            self._broker,
+            spis,
+            self._ended,
+            within=self._times.appear_s,
+            every=self._times.look_s,
+        )
 
     # --- serving --------------------------------------------------------------------------------
 

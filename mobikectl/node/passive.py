@@ -118,14 +118,14 @@ class Passive:
 
     async def end(self, spis: IkeSpis) -> None:
         """Have charon drop it and see that it is gone. Raise MoveError: it is not."""
-        held = await self.look(spis)
-        if held is None:
-            self._broker.forget(spis)
-            return
-        self._broker.remove(spis)
-        await imported.gone(self.look, spis, within=self._times.appear_s, every=self._times.look_s)
-        if held.serving:
-            await self._ended(held.ike_id)
+        await imported.end(
+            self._control,
+            self._broker,
+            spis,
+            self._ended,
+            within=self._times.appear_s,
+            every=self._times.look_s,
+        )
 
     async def again(self, spis: IkeSpis, chain: HaChain) -> HeldSa:
         """Have charon drop it, and take it again. Raise MoveError, and what charon raises."""
