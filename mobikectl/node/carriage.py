@@ -16,7 +16,7 @@ from mobikectl.node.charon_user import CharonUser
 from mobikectl.node.fence import Fence
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
-from mobikectl.node.standing import Standing, in_step
+from mobikectl.node.standing import Standing, in_step, introduce
 from mobikectl.node.untold import RekeyUntold
 from mobikectl.node.watching import nobody
 from mobikectl.taskgroup import TaskGroup
@@ -106,9 +106,6 @@ async def carriage(
             notes=broker,
             watch=watch,
             ended=in_step(beside.tracker),
-            came=standing.replicator.came,
-            standby=standing.copies,
-            turns=standing.copies.turns,
         )
         handing = Handing(
             control,
@@ -124,9 +121,7 @@ async def carriage(
             handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses, find=find
         )
         arriving: set[IkeSpis] = set()
-        standing.copies.arriving = lambda spis: spis in arriving or spis in intake.taken
-        standing.copies.on_offer = lambda spis: spis in intake.taken
-        standing.copies.taken_over_here = lambda spis, served: intake.taken_over(spis, served=served)
+        introduce(intake, standing.copies, standing.replicator.came, arriving=arriving)
         reporter.copies = standing.copies.__len__
         verbs = {**_verbs(intake, standing.copies, arriving), **standing.verbs()}
         await stack.enter_async_context(

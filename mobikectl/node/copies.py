@@ -11,7 +11,7 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.node.control import unheard
@@ -25,7 +25,7 @@ from mobikectl.wire.handover import Offer
 from mobikectl.wire.standby import All, Gone, Lost, Touch, Wants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import Ended, Notes, SaControl, Sequences
@@ -58,6 +58,17 @@ class Copy:
     """Another node serves it since its own died."""
 
 
+class Offers(Protocol):
+    """What other nodes offer to this one (`mobikectl.node.intake.Intake`)."""
+
+    @property
+    def taken(self) -> frozenset[IkeSpis]:
+        """What is here of that, and is not served yet."""
+
+    def taken_over(self, spis: IkeSpis, *, served: bool) -> None:
+        """A copy was to be served because its node is dead, and is or is not: an offer of it is void."""
+
+
 class Copies:
     """All copies of this node.
 
@@ -82,17 +93,20 @@ class Copies:
         self._broker = broker
         self._address_for = address_for
         self._notes = notes
-        self.arriving: Callable[[IkeSpis], bool] = lambda _: False
-        """Whether an IKE_SA is being moved to this node: then it is none of ours to make."""
-        self.on_offer: Callable[[IkeSpis], bool] = lambda _: False
-        """Whether its node has offered it to this one: then it is none of ours to end."""
-        self.taken_over_here: Callable[[IkeSpis, bool], None] = lambda _spis, _served: None
-        """Told which copy was to be served, because its node is dead, and whether it is: an offer of it is void."""
+        self._offers: Offers | None = None
+        self._arriving: Container[IkeSpis] = frozenset()
         self._copies: dict[IkeSpis, Copy] = {}
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
         self.turns: OneByOne[IkeSpis] = OneByOne()
         """Who deals with an IKE_SA: also who takes it over here (`mobikectl.node.intake`)."""
+
+    def mind(self, offers: Offers, arriving: Container[IkeSpis]) -> None:
+        """Given what other nodes offer to this one, and of which IKE_SAs offers are ``arriving``: leave those alone.
+
+        Before anything is copied (`mobikectl.node.standing.introduce`).
+        """
+        self._offers, self._arriving = offers, arriving
 
     def __len__(self) -> int:
         return len(self._copies)
@@ -160,14 +174,14 @@ class Copies:
             return False
         wanted = offer.chain.at(Host(address, offer.local.port), offer.remote)
         try:
-            if self.arriving(offer.spis):
+            if self._is_coming(offer.spis):
                 return False  # and its turn is not waited for: what is told with it waits, too
             async with self.turns.alone(offer.spis):
                 held = await self._passive.look(offer.spis)
                 before = self._copies.get(offer.spis)
                 if held is not None and held.serving:
                     return False
-                if self.arriving(offer.spis) or (before is not None and before.starting):
+                if self._is_coming(offer.spis) or (before is not None and before.starting):
                     return False
                 if offer.spis in self._handed or (held is not None and held.frozen):
                     # Its new node tells what it made of what we gave it.
@@ -185,6 +199,14 @@ class Copies:
             await self._discard(offer.spis)
             return False
         return True
+
+    def _is_coming(self, spis: IkeSpis) -> bool:
+        """Whether it is being moved to this node: then it is none of ours to make."""
+        return spis in self._arriving or self._is_offered(spis)
+
+    def _is_offered(self, spis: IkeSpis) -> bool:
+        """Whether its node has offered it to this one: then it is none of ours to end."""
+        return self._offers is not None and spis in self._offers.taken
 
     async def _make(self, wanted: HaChain) -> None:
         for spis in wanted.generations:
@@ -356,7 +378,7 @@ class Copies:
 
     async def _discard(self, spis: IkeSpis) -> None:
         self.forget(spis)
-        if self.on_offer(spis):
+        if self._is_offered(spis):
             return
         try:
             held = await self._passive.look(spis)
@@ -395,7 +417,8 @@ class Copies:
             finally:
                 copy.starting = False
             self.forget(spis)
-            self.taken_over_here(spis, why is None)
+            if self._offers is not None:
+                self._offers.taken_over(spis, served=why is None)
             if why is not None:
                 await self._passive.drop(spis)
             return why

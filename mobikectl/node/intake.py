@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from mobikectl.node.watching import Watch
     from mobikectl.wire.handover import Offer
 
+    Came = Callable[[str, Served], None]
+    """Told which node an IKE_SA came from that is served here from now on, before that node knows."""
+
 log = logging.getLogger(__name__)
 
 _IN: Final = "in/"
@@ -77,6 +80,9 @@ class Standby(Protocol):
     What is offered to it may be among them, and is again when the offer is taken back. The caller has the turn.
     """
 
+    turns: OneByOne[IkeSpis]
+    """Who deals with an IKE_SA."""
+
     async def lend(self, source: str, offer: Offer) -> bool:
         """Return whether charon has what a node offers, because this node stands by for it.
 
@@ -109,11 +115,7 @@ class _Taken:
 
 
 class Intake:
-    """Answers the three verbs. One IKE_SA is dealt with by one request at a time.
-
-    ``came``: told which node an IKE_SA came from that is served here from now on, before that node knows. ``standby``
-    and ``turns``: the copies that this node has, and who deals with them.
-    """
+    """Answers the three verbs. One IKE_SA is dealt with by one request at a time."""
 
     def __init__(
         self,
@@ -127,12 +129,9 @@ class Intake:
         times: IntakeTimes | None = None,
         watch: Watch = nobody,
         ended: Ended = unheard,
-        came: Callable[[str, Served], None] = lambda _source, _served: None,
-        standby: Standby | None = None,
-        turns: OneByOne[IkeSpis] | None = None,
     ) -> None:
-        self._came = came
-        self._standby = standby
+        self._came: Came = lambda _source, _served: None
+        self._standby: Standby | None = None
         self._control = control
         self._broker = broker
         self._sequences = sequences
@@ -143,7 +142,16 @@ class Intake:
         self._watch = watch
         self._ended = ended
         self._taken: dict[IkeSpis, _Taken] = {}
-        self._turns: OneByOne[IkeSpis] = OneByOne() if turns is None else turns
+        self._turns: OneByOne[IkeSpis] = OneByOne()
+
+    def stand_by(self, standby: Standby, came: Came) -> None:
+        """Given the copies that this node has, and who is told what came here, deal with them too.
+
+        Before anything is offered (`mobikectl.node.standing.introduce`).
+        """
+        self._standby = standby
+        self._turns = standby.turns
+        self._came = came
 
     @property
     def taken(self) -> frozenset[IkeSpis]:

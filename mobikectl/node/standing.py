@@ -26,7 +26,7 @@ from mobikectl.wire.ha_chain import IkeSpis
 from mobikectl.wire.standby import STANDBY, STANDBY_ASK, Batch, Inquiry, Lost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
     from mobikectl.charon.ha_broker import HaBroker
     from mobikectl.charon.tracker import SaTracker
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mobikectl.cluster.store import Store
     from mobikectl.model import IkeSa, IpAddress
     from mobikectl.node.control import Ended, SaControl, Sequences
+    from mobikectl.node.intake import Came, Intake
     from mobikectl.node.reporter import Beside, Reporter
     from mobikectl.observe.events import EventLog
     from mobikectl.transfer import Request, TransferClient
@@ -46,6 +47,17 @@ LOOK_S: Final = 1.0
 """The members are looked at so often."""
 LEAVE_S: Final = 5.0
 """How long a node that is back waits, before it acts as a member, until what others took over is dropped."""
+
+
+def introduce(
+    intake: Intake, copies: Copies, came: Came, *, arriving: Container[IkeSpis] = frozenset()
+) -> None:
+    """Have what is offered to this node, and the copies that it has, know of each other, before either is used.
+
+    ``came``: told what came from which node. ``arriving``: of which IKE_SAs offers are on their way to the intake.
+    """
+    intake.stand_by(copies, came)
+    copies.mind(intake, arriving)
 
 
 class Standing:

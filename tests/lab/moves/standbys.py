@@ -12,6 +12,7 @@ from mobikectl.errors import MobikectlError, TransferRefusedError, TransferUnrea
 from mobikectl.node.copies import Copies
 from mobikectl.node.passive import CopyTimes
 from mobikectl.node.replicator import Replicator, ReplicatorTimes, Served
+from mobikectl.node.standing import introduce
 from mobikectl.policy.standby import Candidate
 from mobikectl.wire.ha import Host
 from mobikectl.wire.standby import STANDBY, STANDBY_ASK, Batch, Inquiry
@@ -94,10 +95,7 @@ class Standbys:
         )
         self.of[name] = made
         site.handing._keeper = copies
-        site.intake._came = made.replicator.came
-        site.intake._standby, site.intake._turns = copies, copies.turns
-        copies.arriving = copies.on_offer = lambda spis: spis in site.intake.taken
-        copies.taken_over_here = lambda spis, served: site.intake.taken_over(spis, served=served)
+        introduce(site.intake, copies, made.replicator.came)
         return made
 
     async def look(self) -> None:

@@ -13,6 +13,7 @@ from mobikectl.node.handing import Handing, HandingTimes
 from mobikectl.node.intake import Intake, IntakeTimes
 from mobikectl.node.passive import CopyTimes
 from mobikectl.node.replicator import Replicator, ReplicatorTimes, Served
+from mobikectl.node.standing import introduce
 from mobikectl.policy.standby import Candidate
 from mobikectl.wire.ha import Host
 from mobikectl.wire.handover import Offer, Recall, Start
@@ -63,12 +64,8 @@ class Node:
             notes=Notes(),
             times=IntakeTimes(appear_s=0.2, answer_s=0.1, expire_s=0.2, look_s=0.005),
             watch=world.watch,
-            came=self.replicator.came,
-            standby=self.copies,
-            turns=self.copies.turns,
         )  # fmt: skip
-        self.copies.arriving = self.copies.on_offer = lambda spis: spis in self.intake.taken
-        self.copies.taken_over_here = lambda spis, served: self.intake.taken_over(spis, served=served)
+        introduce(self.intake, self.copies, self.replicator.came)
         self.handing = Handing(
             self.charon, self.charon, self.charon, self,
             is_out=self.is_out,
