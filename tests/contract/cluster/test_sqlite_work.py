@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import aclosing
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,3 +105,14 @@ async def test_a_call_costs_as_much_in_a_full_store_as_in_an_empty_one(
     await fill(backend)
     full = await cost()
     assert 0 < full <= 2 * empty + 100
+
+
+async def test_no_commit_has_to_drop_very_many_changes_at_once(tmp_path: Path, counter: Counter) -> None:
+    backend = SqliteBackend(SqliteSettings(tmp_path / "cluster.db", history=1000))
+    costs: list[int] = []
+    for _ in range(150):
+        before = counter.count
+        await backend.commit([], [Write(f"{P}{key}", bytes(100)) for key in range(20)])
+        costs.append(counter.count - before)
+    await backend.close()
+    assert max(costs[1:]) < 3 * median(costs)
