@@ -19,8 +19,9 @@ from mobikectl.lab.topology import Role
 from mobikectl.lab.wait import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from mobikectl.lab.capture import Ping
     from mobikectl.lab.chaos.desk import Desk
     from mobikectl.lab.chaos.plan import Order, Round
     from mobikectl.lab.run import Run
@@ -60,6 +61,18 @@ class Tally:
     """Those that they had to make anew for no such reason."""
     longest_s: float = 0.0
     """The longest time from a move's order to its end."""
+
+
+def in_a_row(pings: Sequence[Ping], since: float) -> bool:
+    """Given pings in their order and a time, return whether some in a row, sent since then, were answered."""
+    row = 0
+    for ping in reversed(pings):  # asked ten times a second: of an hour's pings only the newest are looked at
+        if ping.sent < since:
+            return False
+        row = row + 1 if ping.received is not None else 0
+        if row == PINGS:
+            return True
+    return False
 
 
 class Chaos:
@@ -309,13 +322,7 @@ class Chaos:
 
     def _pings(self, tunnel: Tunnel, since: float) -> bool:
         """Whether some pings in a row, sent since a moment, were answered."""
-        row = 0
-        for ping in self._run.fleets[tunnel.fleet].pings_of(tunnel.name):
-            if ping.sent >= since:
-                row = row + 1 if ping.received is not None else 0
-                if row == PINGS:
-                    return True
-        return False
+        return in_a_row(self._run.fleets[tunnel.fleet].pings_of(tunnel.name), since)
 
     # --- what is there --------------------------------------------------------------------------
 
