@@ -8,8 +8,9 @@ was first; nothing was written). Below the cluster's prefix:
     state/reports/NODE      NodeReport, under the same lease
     sas/NODE/PART           SaPart: some of the IKE_SAs that the node serves, under its lease
     state/leader            Leader, under the candidate's lease; its revision is the fencing token
-    state/intents/NODE      NodeIntent: drain, weight
-    state/cluster           ClusterIntent: pause
+    state/claims/CLAIM      Claim: what a node wants to serve of another that is dead, under the claimer's lease
+    state/intents/NODE      NodeIntent: drain, weight, what a drain may use
+    state/cluster           ClusterIntent: pause, apply
     state/pins/SA           Pin
     state/orders/NAME       Order
     journal/moves/NUMBER    MoveRecord

@@ -16,7 +16,7 @@ from mobikectl.node.charon_user import CharonUser
 from mobikectl.node.fence import Fence
 from mobikectl.node.handing import Handing
 from mobikectl.node.intake import Intake
-from mobikectl.node.standing import Standing, in_step, introduce
+from mobikectl.node.standing import StandingBy, in_step, introduce
 from mobikectl.node.untold import RekeyUntold
 from mobikectl.node.watching import nobody
 from mobikectl.taskgroup import TaskGroup
@@ -45,9 +45,9 @@ TIDY_S: Final = 60.0
 
 
 class Carriage:
-    """What `carriage` yields: the executor's carrier, and how the HA broker is."""
+    """What `carriage` yields: the executor's carrier, the HA broker, and this node's part in standing by."""
 
-    def __init__(self, carrier: HandoverCarrier, broker: HaBroker, standing: Standing) -> None:
+    def __init__(self, carrier: HandoverCarrier, broker: HaBroker, standing: StandingBy) -> None:
         self.carrier = carrier
         self.broker = broker
         self.standing = standing
@@ -95,7 +95,7 @@ async def carriage(
             peer = beside.plugin.peer(sa.uniqueid)
             return (peer.r, True) if peer is not None else (False, True)
 
-        standing = Standing(
+        standing = StandingBy(
             settings, control, broker, client, sequences, store, beside, reporter, events, lease=lease
         )
         intake = Intake(

@@ -115,12 +115,11 @@ class HandoverCarrier:
             self._notes.note(_OUT + str(move.number), _written(orders))
         except MobikectlError as error:
             return ((MoveState.REFUSED, error.message),)
-        watch = self._courses
 
         async def one(order: Order) -> Handover:
             async with self._room.place() as place:
                 for _ in range(REKEYED_AT_MOST):
-                    watch.begin(order, place)
+                    self._courses.begin(order, place)
                     ended = await self._handing.hand_over(order)
                     now = await self._rekeyed(order) if ended.state is SourceState.OVER else None
                     if now is None:
@@ -133,7 +132,7 @@ class HandoverCarrier:
         ended = await _each(one, tuple(orders))
         await self._in_step(sas, ended)
         self._notes.note(_OUT + str(move.number), None)
-        return told(move, ended, watch.end(move.number))
+        return told(move, ended, self._courses.end(move.number))
 
     async def settle(self, move: MoveRecord, sas: Sequence[IkeSa | None]) -> Steps:
         """Given a move that a restart interrupted, see to it that one node serves each IKE_SA.

@@ -60,7 +60,7 @@ def introduce(
     copies.mind(intake, arriving)
 
 
-class Standing:
+class StandingBy:
     """Stands by, and has others do it. Given what the node is made of; ``lease`` as of `Failover`."""
 
     def __init__(
