@@ -39,6 +39,7 @@ def test_one_that_reports_seldom_is_given_longer() -> None:
 def test_one_late_report_makes_it_patient_for_a_while() -> None:
     known = reports(0.0, 1.0, 5.0)
     assert not known.is_silent(14.0)
+    assert not known.heard(6.0).is_silent(14.0), "also when the next one comes in time"
     for at in range(6, 40):
         known = known.heard(float(at))
     assert known.is_silent(39.0 + 3.0)
