@@ -438,7 +438,7 @@ class Copies:
             hosts = [str(offer.local.address), offer.local.port, str(offer.remote.address), offer.remote.port]
             value = json.dumps([copy.source, offer.name, offer.peer_r, offer.own_r, *hosts])
         try:
-            self._notes.note(_note_key(spis), value)
+            self._notes.note(_COPY + spis.hex, value)
         except MoveError as error:
             log.info("%s: %s", spis, error)
 
@@ -448,7 +448,7 @@ class Copies:
         for key, value in list((self._notes.notes if self._notes is not None else {}).items()):
             if not key.startswith(_COPY):
                 continue
-            spis = _spis_of(key)
+            spis = IkeSpis.from_hex(key.removeprefix(_COPY))
             try:
                 copy = await self._remembered(spis, value)
             except (MobikectlError, ValueError) as error:
@@ -469,12 +469,3 @@ class Copies:
         chain = self._broker.chain_of(spis, held.inbound)
         here, there = Host(ip_address(local), local_port), Host(ip_address(remote), remote_port)
         return Copy(source, Offer(0, name, chain, here.address, here, there, peer_r, own_r, held.children))
-
-
-def _note_key(spis: IkeSpis) -> str:
-    return f"{_COPY}{spis.initiator:016x}{spis.responder:016x}"
-
-
-def _spis_of(key: str) -> IkeSpis:
-    number = int(key.removeprefix(_COPY), 16)
-    return IkeSpis(number >> 64, number & (1 << 64) - 1)

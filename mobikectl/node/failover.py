@@ -304,7 +304,7 @@ class Failover:
             log.info("%s is no member, but its IKE daemon answers %s: its tunnels are its own", source, heard)
             return
         rows = [
-            ClaimRow(_hex(spis), copy.offer.name, copy.offer.local.address, address)
+            ClaimRow(spis.hex, copy.offer.name, copy.offer.local.address, address)
             for spis, copy in copies.items()
             if spis not in elsewhere and (address := self._address_for(copy.offer.remote.address)) is not None
         ]
@@ -579,13 +579,8 @@ class Failover:
         self._events.record(Source.ACTION, f"cluster-failover-{name}", text, data=data)
 
 
-def _hex(spis: IkeSpis) -> str:
-    return f"{spis.initiator:016x}{spis.responder:016x}"
-
-
-def _spis(text: str) -> IkeSpis:
+def _spis(digits: str) -> IkeSpis:
     try:
-        number = int(text, 16)
+        return IkeSpis.from_hex(digits)
     except ValueError:
-        number = 0
-    return IkeSpis(number >> 64, number & (1 << 64) - 1)
+        return IkeSpis(0, 0)  # somebody else wrote it: no IKE_SA has these

@@ -528,7 +528,7 @@ def _standing_of(held: HeldSa | None, taken: _Taken | None) -> TargetState:
 
 
 def _key(spis: IkeSpis, prefix: str = _IN) -> str:
-    return f"{prefix}{spis.initiator:016x}{spis.responder:016x}"
+    return prefix + spis.hex
 
 
 def _move_of(note: str) -> int | None:
@@ -539,10 +539,7 @@ def _move_of(note: str) -> int | None:
 
 def _spis_of(key: str) -> IkeSpis | None:
     """Given a note's key, return the IKE_SA that was taken over and not started; None: it says something else."""
-    digits = key.removeprefix(_PASSIVE)
-    if digits == key or len(digits) != 32:
-        return None
-    return IkeSpis(int(digits[:16], 16), int(digits[16:], 16))
+    return IkeSpis.from_hex(key.removeprefix(_PASSIVE)) if key.startswith(_PASSIVE) else None
 
 
 def _has_come(held: HeldSa, start: Start) -> bool:

@@ -49,6 +49,19 @@ class IkeSpis(NamedTuple):
         """Given charon's id of an IKE_SA, return its SPIs."""
         return cls(ike_id.initiator_spi, ike_id.responder_spi)
 
+    @property
+    def hex(self) -> str:
+        """Both SPIs as 32 hexadecimal digits: so notes and the journal name an IKE_SA."""
+        return f"{self.initiator:016x}{self.responder:016x}"
+
+    @classmethod
+    def from_hex(cls, digits: str) -> Self:
+        """Given what `hex` returned, return the SPIs. Raise ValueError: it is none such."""
+        octets = bytes.fromhex(digits)
+        if len(octets) != 16:
+            raise ValueError(f"{len(octets)} octets are not two SPIs")
+        return cls(int.from_bytes(octets[:8], "big"), int.from_bytes(octets[8:], "big"))
+
 
 MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
 """What tells the message IDs of the next requests, ours and the peer's."""

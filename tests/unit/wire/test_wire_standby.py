@@ -52,6 +52,18 @@ def test_what_is_cut_short_is_refused() -> None:
                 Batch.from_secret(SecretBytes(octets[:length]))
 
 
+@given(spis)
+def test_an_ike_sa_is_named_by_32_digits_and_found_by_them(one: IkeSpis) -> None:
+    assert len(one.hex) == 32
+    assert IkeSpis.from_hex(one.hex) == one
+
+
+@pytest.mark.parametrize("digits", ["", "0" * 30, "0" * 34, "0" * 31 + "x", "-" + "0" * 31, "é" * 32])
+def test_no_other_digits_name_one(digits: str) -> None:
+    with pytest.raises(ValueError, match=r"octets|hexadecimal"):
+        IkeSpis.from_hex(digits)
+
+
 @given(st.binary(max_size=80))
 def test_anything_else_is_a_decode_error_or_a_batch(octets: bytes) -> None:
     for kind in (Batch, Wants, Inquiry, Answer):
