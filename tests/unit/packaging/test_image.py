@@ -19,7 +19,13 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yml").read_text()
 NODE = ROOT / "packaging" / "compose" / "node"
 SCRIPTS = [NODE, *(ROOT / "packaging" / "compose" / name for name in ("secrets", "story"))]
-SCRIPTS += [ROOT / "packaging" / "image" / "entrypoint", ROOT / "packaging" / "update-locks"]
+STORY = ROOT / "packaging" / "compose" / "story"
+TURN = ROOT / "packaging" / "compose" / "turn"
+SCRIPTS += [
+    ROOT / "packaging" / "grafana" / "play",
+    ROOT / "packaging" / "image" / "entrypoint",
+    ROOT / "packaging" / "update-locks",
+]
 TEST_NETWORK = ip_network("198.18.0.0/15")
 
 
@@ -77,6 +83,38 @@ def test_no_container_has_more_than_its_capabilities_or_is_privileged() -> None:
     services = COMPOSE[COMPOSE.index("\nservices:") : COMPOSE.index("\nnetworks:")]
     for service in re.split(r"\n\n  (?=\w)", services):
         assert "<<: *" in service or "cap_drop: [ALL]" in service, service.split(":")[0]
+
+
+def test_a_run_has_names_of_its_own_and_by_hand_they_are_plain() -> None:
+    """What is left that two runs could take from each other are the networks' addresses: one run at a time has them."""
+    for fixed in ("container_name:", "ports:", "\nname:", "external:"):
+        assert fixed not in COMPOSE
+    images = re.findall(r"\bimage: (\S+)", COMPOSE)
+    assert all(image.endswith(":${MOBIKECTL_LAB_TAG:-latest}") for image in images), images
+    (listed,) = re.findall(r"^IMAGES=\((.*)\)$", STORY.read_text(), re.MULTILINE)
+    assert set(listed.split()) == {image.partition(":")[0] for image in images}
+
+
+FAKE_DOCKER = """#!/bin/bash
+case "$*" in
+  "network ls -q") echo one two three ;;
+  *) printf '%s\\n' '- 172.17.0.0/16' 'office 198.18.30.0/24 2001:db8::/64' 'office 198.18.10.0/24' 'b 198.18.1.0/24' ;;
+esac
+"""
+
+
+def test_who_else_has_the_networks_addresses_is_found(tmp_path: Path) -> None:
+    """The engine's answers are made up: such networks are not made for a test of this kind."""
+    (tmp_path / "docker").write_text(FAKE_DOCKER)
+    (tmp_path / "docker").chmod(0o755)
+    subnets = re.findall(r"subnet: ([0-9./]+)", COMPOSE)
+    assert len(subnets) == 3
+    done = subprocess.run(
+        ["bash", "-euc", f". {TURN}; projects_with {' '.join(subnets)}; projects_with 172.17.0.0/16"],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=True, capture_output=True, text=True, timeout=10,
+    )  # fmt: skip
+    assert done.stdout.split() == ["office", "-"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
