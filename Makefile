@@ -107,7 +107,7 @@ test-deb: deb ## install them into a fresh Debian root, start the service under 
 
 bench: setup ## measure, and write the results to $(OUT)/bench
 	mkdir -p $(OUT)/bench
-	for name in netlink charon routes balance sidecar; do
+	for name in netlink charon routes balance sidecar store; do
 	  echo "== bench $$name"
 	  $(BIN)/python benchmarks/$$name.py --json $(OUT)/bench/$$name.json
 	done
