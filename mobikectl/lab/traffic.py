@@ -73,7 +73,10 @@ class _Stream:
 
 
 class Load:
-    """Sends UDP through chosen tunnels at set rates. A context manager."""
+    """Sends UDP through chosen tunnels at set rates. A context manager.
+
+    Its thread begins with the first rates: few scenarios set any, and in a guest each look for some costs.
+    """
 
     def __init__(self, namespace: str, tunnels: Sequence[Tunnel]) -> None:
         self._tunnels = {tunnel.name: tunnel for tunnel in tunnels}
@@ -83,12 +86,12 @@ class Load:
         self._thread = threading.Thread(target=self._run, name=f"load-{namespace}", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(5)
+        if self._thread.is_alive():
+            self._thread.join(5)
         self._sock.close()
 
     def set(self, rates: Mapping[str, float]) -> None:
@@ -100,6 +103,8 @@ class Load:
             for name, rate in rates.items()
             if rate > 0
         }
+        if self._streams and not self._thread.is_alive():
+            self._thread.start()
 
     def _run(self) -> None:
         payload = bytes(PAYLOAD)
