@@ -296,7 +296,7 @@ class Intake:
                             await self._end(spis)
                             log.info("%s was offered and never started: dropped", taken.offer.name)
                         self._taken.pop(spis, None)
-                    except CharonError as error:
+                    except MobikectlError as error:
                         log.info("%s cannot be dropped yet: %s", taken.offer.name, error)
 
     # --- what is here ---------------------------------------------------------------------------

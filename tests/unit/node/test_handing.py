@@ -18,6 +18,7 @@ from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standin
 from .two_gateways import CLIENT, HERE, SPIS, THERE, Client, World, chain, order, replay, within
 
 if TYPE_CHECKING:
+    from mobikectl.node.control import HeldSa
     from mobikectl.node.watching import Step
     from mobikectl.wire.ha_chain import IkeSpis
 
@@ -503,6 +504,28 @@ async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World
     finally:
         expiring.cancel()
     assert world.intake.taken == frozenset()
+
+
+async def test_what_cannot_be_dropped_for_a_moment_is_dropped_later(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """charon is just making it, so that what it lists of it is not whole."""
+    await world.intake.offer(an_offer())
+    look, troubles = world.there.look, [DecodeError("no state")]
+
+    async def half_made(spis: IkeSpis) -> HeldSa | None:
+        if troubles:
+            raise troubles.pop()
+        return await look(spis)
+
+    monkeypatch.setattr(world.there, "look", half_made)
+    expiring = asyncio.create_task(world.intake.expire())
+    try:
+        async with asyncio.timeout(5):
+            while world.there.sa is not None:  # noqa: ASYNC110 - the world has no events
+                await asyncio.sleep(0.01)
+    finally:
+        expiring.cancel()
 
 
 async def test_what_is_offered_and_never_started_is_dropped_after_a_restart_too(world: World) -> None:
