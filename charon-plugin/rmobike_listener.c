@@ -71,6 +71,11 @@ struct private_rmobike_listener_t {
 	 * IKE_SAs that are not served at the moment
 	 */
 	rmobike_freeze_t *freeze;
+
+	/**
+	 * Peers that may be ahead
+	 */
+	rmobike_ahead_t *ahead;
 };
 
 /**
@@ -141,8 +146,16 @@ METHOD(listener_t, message, bool,
 	private_rmobike_listener_t *this, ike_sa_t *ike_sa, message_t *message,
 	bool incoming, bool plain)
 {
-	if (!plain || !ike_sa || ike_sa->get_version(ike_sa) != IKEV2)
+	if (!ike_sa || ike_sa->get_version(ike_sa) != IKEV2)
 	{
+		return TRUE;
+	}
+	if (!plain)
+	{
+		if (incoming)
+		{
+			this->ahead->received(this->ahead, ike_sa, message);
+		}
 		return TRUE;
 	}
 	if (message->get_request(message))
@@ -265,6 +278,7 @@ METHOD(listener_t, ike_state_change, bool,
 	{
 		this->responder->gone(this->responder, ike_sa);
 		this->freeze->gone(this->freeze, ike_sa);
+		this->ahead->gone(this->ahead, ike_sa);
 	}
 	return TRUE;
 }
@@ -368,7 +382,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
 							rmobike_watch_t *watch, rmobike_rules_t *rules,
-							rmobike_freeze_t *freeze)
+							rmobike_freeze_t *freeze, rmobike_ahead_t *ahead)
 {
 	private_rmobike_listener_t *this;
 
@@ -392,6 +406,7 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 		.watch = watch,
 		.rules = rules,
 		.freeze = freeze,
+		.ahead = ahead,
 	);
 
 	control->add_event(control, "capability");

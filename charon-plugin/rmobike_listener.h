@@ -22,6 +22,7 @@
 
 #include <bus/listeners/listener.h>
 
+#include "rmobike_ahead.h"
 #include "rmobike_control.h"
 #include "rmobike_freeze.h"
 #include "rmobike_initiator.h"
@@ -58,6 +59,6 @@ rmobike_listener_t *rmobike_listener_create(rmobike_control_t *control,
 							rmobike_responder_t *responder,
 							rmobike_initiator_t *initiator,
 							rmobike_watch_t *watch, rmobike_rules_t *rules,
-							rmobike_freeze_t *freeze);
+							rmobike_freeze_t *freeze, rmobike_ahead_t *ahead);
 
 #endif /** RMOBIKE_LISTENER_H_ @}*/

@@ -52,6 +52,11 @@ struct private_rmobike_move_t {
 	 * Frozen IKE_SAs
 	 */
 	rmobike_freeze_t *freeze;
+
+	/**
+	 * Peers that may be ahead
+	 */
+	rmobike_ahead_t *ahead;
 };
 
 /**
@@ -105,6 +110,8 @@ static vici_message_t *tell(private_rmobike_move_t *this, ike_sa_t *ike_sa,
 		builder->add_kv(builder, "thaws", "%s",
 				this->freeze->is_lasting(this->freeze, ike_sa) ? "no" : "yes");
 	}
+	builder->add_kv(builder, "ahead", "%u",
+					this->ahead->allowed(this->ahead, ike_sa));
 	if (change)
 	{
 		builder->add_kv(builder, "changed", "%s", change);
@@ -202,11 +209,37 @@ static vici_message_t *do_freeze(private_rmobike_move_t *this,
 }
 
 /**
+ * Parse how far ahead the peer's next request may be, 0 if nothing is said;
+ * return the response if it is refused
+ */
+static vici_message_t *parse_ahead(private_rmobike_move_t *this,
+								   vici_message_t *request, uint32_t *ahead)
+{
+	char *str = request->get_str(request, NULL, "ahead");
+
+	*ahead = 0;
+	if (str && !rmobike_parse_number(str, 0, RMOBIKE_AHEAD_MAX, ahead))
+	{
+		return this->control->refuse(this->control, "bad-request",
+							"ahead has to be 0 to %u", RMOBIKE_AHEAD_MAX);
+	}
+	return NULL;
+}
+
+/**
  * Implements thaw
  */
 static vici_message_t *do_thaw(private_rmobike_move_t *this,
 							   ike_sa_t **ike_sa, vici_message_t *request)
 {
+	vici_message_t *refusal;
+	uint32_t ahead;
+
+	refusal = parse_ahead(this, request, &ahead);
+	if (refusal)
+	{
+		return refusal;
+	}
 	switch (this->freeze->standing(this->freeze, *ike_sa))
 	{
 		case STANDING_ACTIVE:
@@ -214,6 +247,10 @@ static vici_message_t *do_thaw(private_rmobike_move_t *this,
 		case STANDING_FROZEN:
 			DBG1(DBG_IKE, "thawing IKE_SA %s[%u]", (*ike_sa)->get_name(*ike_sa),
 				 (*ike_sa)->get_unique_id(*ike_sa));
+			if (ahead)
+			{
+				this->ahead->allow(this->ahead, *ike_sa, ahead);
+			}
 			this->freeze->thaw(this->freeze, *ike_sa);
 			return tell(this, *ike_sa, "yes");
 		default:
@@ -254,6 +291,9 @@ typedef struct {
 
 	/** tell the peer our address */
 	bool announce;
+
+	/** how far ahead the peer's next request may be */
+	uint32_t ahead;
 } activation_t;
 
 /**
@@ -263,6 +303,7 @@ static vici_message_t *parse_activation(private_rmobike_move_t *this,
 								vici_message_t *request, activation_t *act)
 {
 	char *initiator, *responder, *address;
+	vici_message_t *refusal;
 
 	initiator = request->get_str(request, NULL, "mid-initiator");
 	responder = request->get_str(request, NULL, "mid-responder");
@@ -276,6 +317,11 @@ static vici_message_t *parse_activation(private_rmobike_move_t *this,
 					"either both or none given");
 	}
 	act->announce = request->get_bool(request, FALSE, "announce");
+	refusal = parse_ahead(this, request, &act->ahead);
+	if (refusal)
+	{
+		return refusal;
+	}
 	address = request->get_str(request, NULL, "address");
 	if (!address)
 	{
@@ -424,6 +470,7 @@ static vici_message_t *do_activate(private_rmobike_move_t *this,
 		(*ike_sa)->set_message_id(*ike_sa, TRUE, act.initiator);
 		(*ike_sa)->set_message_id(*ike_sa, FALSE, act.responder);
 	}
+	this->ahead->allow(this->ahead, *ike_sa, act.ahead);
 	know_peer(this, *ike_sa, request);
 	this->freeze->activate(this->freeze, *ike_sa);
 	take_address(*ike_sa, act.address, act.announce);
@@ -518,7 +565,8 @@ METHOD(rmobike_move_t, destroy, void,
  * Described in header
  */
 rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
-							rmobike_peers_t *peers, rmobike_freeze_t *freeze)
+							rmobike_peers_t *peers, rmobike_freeze_t *freeze,
+							rmobike_ahead_t *ahead)
 {
 	private_rmobike_move_t *this;
 
@@ -529,6 +577,7 @@ rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
 		.control = control,
 		.peers = peers,
 		.freeze = freeze,
+		.ahead = ahead,
 	);
 
 	control->add_command(control, "move-status", move_status, this);

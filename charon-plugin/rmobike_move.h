@@ -20,6 +20,7 @@
 #ifndef RMOBIKE_MOVE_H_
 #define RMOBIKE_MOVE_H_
 
+#include "rmobike_ahead.h"
 #include "rmobike_control.h"
 #include "rmobike_freeze.h"
 #include "rmobike_peers.h"
@@ -44,6 +45,7 @@ struct rmobike_move_t {
  * Create the move helper.
  */
 rmobike_move_t *rmobike_move_create(rmobike_control_t *control,
-							rmobike_peers_t *peers, rmobike_freeze_t *freeze);
+							rmobike_peers_t *peers, rmobike_freeze_t *freeze,
+							rmobike_ahead_t *ahead);
 
 #endif /** RMOBIKE_MOVE_H_ @}*/

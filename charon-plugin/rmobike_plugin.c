@@ -16,6 +16,7 @@
 
 #include <daemon.h>
 
+#include "rmobike_ahead.h"
 #include "rmobike_control.h"
 #include "rmobike_freeze.h"
 #include "rmobike_guard.h"
@@ -102,6 +103,11 @@ struct private_rmobike_plugin_t {
 	rmobike_freeze_t *freeze;
 
 	/**
+	 * Peers that may be ahead
+	 */
+	rmobike_ahead_t *ahead;
+
+	/**
 	 * Helps to move IKE_SAs to other nodes
 	 */
 	rmobike_move_t *move;
@@ -156,6 +162,7 @@ static void clean_up(private_rmobike_plugin_t *this)
 	DESTROY_IF(this->pool);
 	DESTROY_IF(this->redirect);
 	DESTROY_IF(this->move);
+	DESTROY_IF(this->ahead);
 	DESTROY_IF(this->freeze);
 	DESTROY_IF(this->rules);
 	DESTROY_IF(this->watch);
@@ -193,12 +200,15 @@ static bool set_up(private_rmobike_plugin_t *this)
 	this->watch = rmobike_watch_create(this->control);
 	this->rules = rmobike_rules_create(this->control, this->peers);
 	this->freeze = rmobike_freeze_create(this->control);
-	this->move = rmobike_move_create(this->control, this->peers, this->freeze);
+	this->ahead = rmobike_ahead_create();
+	this->move = rmobike_move_create(this->control, this->peers, this->freeze,
+										 this->ahead);
 	this->redirect = rmobike_redirect_create(this->control, this->peers);
 	this->pool = rmobike_pool_create(this->control, this->peers);
 	this->listener = rmobike_listener_create(this->control, this->peers,
 							this->policy, this->responder, this->initiator,
-							this->watch, this->rules, this->freeze);
+							this->watch, this->rules, this->freeze,
+							this->ahead);
 	this->control->add_command(this->control, "status", status, this);
 	return TRUE;
 }

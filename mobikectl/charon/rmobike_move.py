@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 BUSY: Final = "busy"
 UNKNOWN: Final = "unknown-ike-sa"
 """Codes of PluginRefusedError: an exchange is under way, try again in a moment; charon does not have the IKE_SA."""
+AHEAD: Final = 16
+"""How far ahead a request may be at most."""
 
 
 class Standing(Enum):
@@ -55,7 +57,8 @@ class MoveSa:
     """An IKE_SA as the plugin has it. Message IDs are those of the next requests, ours and the peer's.
 
     ``busy``: an exchange or a change of a CHILD_SA is under way (``why_busy``). ``thaws``: of a frozen one, whether
-    it does so by itself. ``changed``: of the answer to a command, whether it changed anything.
+    it does so by itself. ``changed``: of the answer to a command, whether it changed anything. ``ahead``: how much
+    greater than expected the message ID of the peer's next request may be.
     """
 
     spis: IkeSpis
@@ -75,6 +78,7 @@ class MoveSa:
     why_busy: str
     thaws: bool
     changed: bool
+    ahead: int
     children: tuple[MoveChild, ...]
 
     @property
@@ -115,9 +119,9 @@ class Mover:
         """Have a frozen IKE_SA stay so: from now on another node may serve it. `thaw` undoes that."""
         return decode_sa(await self._plugin.request("passivate", _named(sa)))
 
-    async def thaw(self, sa: Named) -> MoveSa:
-        """Serve a frozen IKE_SA again."""
-        return decode_sa(await self._plugin.request("thaw", _named(sa)))
+    async def thaw(self, sa: Named, *, ahead: int = 0) -> MoveSa:
+        """Serve a frozen IKE_SA again. ``ahead``: as `activate`."""
+        return decode_sa(await self._plugin.request("thaw", _named(sa) | _ahead(ahead)))
 
     async def activate(
         self,
@@ -129,15 +133,17 @@ class Mover:
         children: Collection[int] = (),
         peer_r: bool | None = None,
         own_r: bool | None = None,
+        ahead: int = 0,
     ) -> MoveSa:
         """Serve a passive IKE_SA that another node has frozen. Return it as it is then.
 
         ``mids``: message IDs of the next requests, ours and the peer's; None: those that it was imported with.
         ``address``: ours, from now on; None: the one that it has. ``announce``: tell the peer our addresses, from this
         one (MOBIKE): a client without NAT follows. ``children``: the inbound SPIs that are expected. ``peer_r``,
-        ``own_r``: who announced SWITCH_TO_IP_ADDRESS.
+        ``own_r``: who announced SWITCH_TO_IP_ADDRESS. ``ahead``: how much greater than expected the message ID of the
+        peer's first request may be (at most `AHEAD`); an older plugin takes no notice of it, and answers with none.
         """
-        args: dict[str, object] = {**_named(sa), "announce": announce}
+        args: dict[str, object] = {**_named(sa), **_ahead(ahead), "announce": announce}
         if mids is not None:
             args |= {"mid-initiator": mids[0], "mid-responder": mids[1]}
         optional = {"address": address, "peer-r": peer_r, "own-r": own_r}
@@ -178,6 +184,7 @@ def decode_sa(message: Message) -> MoveSa:
         why_busy=word(message, "why-busy", ""),
         thaws="thaws" in message and flag(message, "thaws"),
         changed="changed" in message and flag(message, "changed"),
+        ahead=number(message, "ahead") if "ahead" in message else 0,
         children=tuple(_child(child) for child in children.values() if isinstance(child, dict)),
     )
 
@@ -192,6 +199,10 @@ def _named(sa: Named) -> dict[str, object]:
     if isinstance(sa, int):
         return {"ike-id": sa}
     return {"spi-i": f"{sa.initiator:016x}", "spi-r": f"{sa.responder:016x}"}
+
+
+def _ahead(most: int) -> dict[str, object]:
+    return {"ahead": most} if most else {}
 
 
 def _host(message: Message, key: str) -> Host:

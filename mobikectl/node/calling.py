@@ -10,7 +10,8 @@ Where both nodes served it for a while, one that does not say what it serves and
 one that gives it up tells what it used (`caught_up`).
 
 The client's requests are the other half: one that the target took has used the message ID that we expect next, and what
-the client asks next would be dropped here. A client that is asked to come back tells which it is by what it asks then.
+the client asks next would be dropped here. The plugin goes on with it (`SaControl.thaw`); with an older one a client
+that is asked to come back tells which it is by what it asks then.
 """
 
 from __future__ import annotations

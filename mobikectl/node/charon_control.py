@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from mobikectl.charon import commands
 from mobikectl.charon.rmobike import PluginRefusedError
 from mobikectl.charon.rmobike_events import SwitchAcked, SwitchSuperseded, SwitchTimeout
-from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, MoveSa, Standing
+from mobikectl.charon.rmobike_move import AHEAD, BUSY, UNKNOWN, Mover, MoveSa, Standing
 from mobikectl.errors import MoveError
 from mobikectl.model import ChildState
 from mobikectl.node.connections import Connections
@@ -75,7 +75,7 @@ class CharonControl:
     async def thaw(self, spis: IkeSpis) -> bool:
         """As `SaControl`. One that is passive was never served here: it is not ours to serve."""
         try:
-            return await self._did(self._mover.thaw(spis), absent=UNKNOWN)
+            return await self._did(self._mover.thaw(spis, ahead=AHEAD), absent=UNKNOWN)
         except PluginRefusedError as error:
             if error.code == "not-frozen":
                 return False
@@ -89,19 +89,21 @@ class CharonControl:
         roam: bool,
         peer_r: bool,
         own_r: bool,
-    ) -> None:
+    ) -> int:
         """As `SaControl`."""
         try:
-            await self._mover.activate(
+            served = await self._mover.activate(
                 held.spis,
                 mids=mids,
                 announce=roam,
                 children=held.inbound,
                 peer_r=peer_r,
                 own_r=own_r,
+                ahead=AHEAD,
             )
         except PluginRefusedError as error:
             raise MoveError(f"charon cannot serve it: {error.message}", hint=error.hint) from error
+        return served.ahead
 
     async def drop(self, spis: IkeSpis) -> bool:
         """As `SaControl`."""

@@ -70,7 +70,10 @@ class SaControl(Protocol):
         """Have a frozen IKE_SA stay so whatever happens here. Return whether charon has it. Raise when it is served."""
 
     async def thaw(self, spis: IkeSpis) -> bool:
-        """Serve a frozen IKE_SA again (again: nothing happens). Return whether charon has it."""
+        """Serve a frozen IKE_SA again (again: nothing happens). Return whether charon has it.
+
+        The peer's first request may be ahead of what is expected: another node may have taken those between.
+        """
 
     async def activate(
         self,
@@ -80,10 +83,12 @@ class SaControl(Protocol):
         roam: bool,
         peer_r: bool,
         own_r: bool,
-    ) -> None:
+    ) -> int:
         """Serve a passive IKE_SA, its next requests (ours, the peer's) having these message IDs.
 
-        ``roam``: tell the peer our address. ``peer_r``, ``own_r``: who announced SWITCH_TO_IP_ADDRESS. Raise MoveError.
+        ``roam``: tell the peer our address. ``peer_r``, ``own_r``: who announced SWITCH_TO_IP_ADDRESS. Return how far
+        ahead the peer's first request may be, as another node may have taken those between; 0: charon's plugin is too
+        old for that. Raise MoveError.
         """
 
     async def drop(self, spis: IkeSpis) -> bool:

@@ -34,9 +34,11 @@ JUMP_FACTOR: Final = 4
 """How much faster than told a node may have become before it died."""
 HEARD_TOGETHER: Final = 4
 """Of more that wait for their clients at the same time each looks the less often."""
-GUESSES: Final = ((0, 0), (1, 0), (-1, 0), (0, 1), (1, 1))
-"""How far the message IDs may be ahead of those told: an exchange each way may have ended while its node died, and a
-request of ours that was told of may never have come."""
+OURS: Final[tuple[tuple[int, int], ...]] = ((0, 0), (1, 0), (-1, 0))
+"""How far our message ID may be ahead of that told: an exchange may have ended while its node died, and a request that
+was told of may never have come."""
+BOTH: Final[tuple[tuple[int, int], ...]] = (*OURS, (0, 1), (1, 1))
+"""The same with the peer's, where the plugin cannot learn it from the peer's next request."""
 
 
 class Takeover:
@@ -76,11 +78,11 @@ class Takeover:
             held = await self._passive.again(spis, chain)
         told = held.mid_initiator, held.mid_responder
         deadline = time.monotonic() + self._times.give_up_s
-        tries = 0
+        tries, guesses = 0, BOTH
         while True:
-            ours, theirs = GUESSES[tries % len(GUESSES)]
+            ours, theirs = guesses[tries % len(guesses)]
             mids = max(told[0] + ours, 0), told[1] + theirs
-            await self._activate(held, copy, mids)
+            guesses = OURS if await self._activate(held, copy, mids) else BOTH
             if not tries:
                 begun()
             came = await self._heard(spis, mids, copy, deadline)
@@ -92,10 +94,10 @@ class Takeover:
             tries += 1
             held = await self._passive.again(spis, chain)
 
-    async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> None:
+    async def _activate(self, held: HeldSa, copy: Copy, mids: tuple[int, int]) -> int:
         await self._jump(held, copy)
         self._broker.count_from(held.spis, *mids)
-        await self._control.activate(
+        return await self._control.activate(
             held, mids=mids, roam=True, peer_r=copy.offer.peer_r, own_r=copy.offer.own_r
         )
 

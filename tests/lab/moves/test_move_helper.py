@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import struct
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from itertools import pairwise
@@ -11,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mobikectl.charon.rmobike import PluginRefusedError, Rmobike
-from mobikectl.charon.rmobike_move import BUSY, UNKNOWN, Mover, Standing
+from mobikectl.charon.rmobike_move import AHEAD, BUSY, UNKNOWN, Mover, Standing
+from mobikectl.lab.capture import open_in
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 from mobikectl.wire.ha_chain import HaChain
 
@@ -401,8 +405,73 @@ async def test_an_activation_that_cannot_work_changes_nothing(ring: MoveLab) -> 
         assert await refused(target.activate(spis, address=ip_address("::1"))) == "bad-address"
         assert await refused(target.activate(spis, address=address, children=[1])) == "children-differ"
         assert await refused(target.activate(spis, address=address, mids=(-1, 2))) == "bad-request"
+        assert await refused(target.activate(spis, address=address, ahead=AHEAD + 1)) == "bad-request"
         sa = await target.status(spis)
     assert (sa.standing, str(sa.local.address)) == (Standing.PASSIVE, "198.18.11.10")
+
+
+@pytest.mark.parametrize(("most", "heard"), [(2, False), (3, True)])
+async def test_a_client_is_heard_that_is_ahead_by_no_more_than_was_said(
+    ring: MoveLab, most: int, heard: bool
+) -> None:
+    await ask(ring.client, 3)
+    spis = await imported(ring)
+    async with mover(ring.gateways["gw1"]) as source, mover(ring.gateways["gw2"]) as target:
+        before = await source.freeze(spis)
+        expected = before.mid_responder - 3
+        sa = await target.activate(
+            spis,
+            mids=(before.mid_initiator, expected),
+            address=ip_address(ring.address("gw2")),
+            announce=True,
+            ahead=most,
+        )
+        assert sa.ahead == most
+        await logged(ring.gateways["gw2"], f"received message ID {before.mid_responder}, expected {expected}")
+        forged(ring, spis, expected + 1)
+        await logged(
+            ring.gateways["gw2"], "going on with this one" if heard else "could not decrypt payloads"
+        )
+        sa = await until(target, spis, busy=False)
+    assert (sa.mid_responder > before.mid_responder) == heard
+    assert sa.ahead == (0 if heard else most)
+
+
+async def test_a_client_that_another_node_answered_meanwhile_is_heard_once_its_ike_sa_is_thawed(
+    ring: MoveLab,
+) -> None:
+    gateway = ring.gateways["gw1"]
+    await ask(ring.client, 2)
+    spis = spis_of(await gateway.sa())
+    async with mover(gateway) as here:
+        expected = (await here.freeze(spis)).mid_responder - 2
+        ring.brokers["gw1"].renumber(spis, theirs=expected)
+        await until(here, spis, mid_responder=expected)
+        assert (await here.thaw(spis, ahead=AHEAD)).ahead == AHEAD
+        await ask(ring.client, 2)
+        await until(here, spis, mid_responder=expected + 4, ahead=0)
+
+
+async def ask(client: Node, times: int) -> None:
+    """Have a client send requests that the gateway answers and that change nothing."""
+    sa = await client.sa()
+    for _ in range(times):
+        mark = len(client.events)
+        await client.command("send-notify", ike_id=sa["uniqueid"], notifies=["50000:00"])
+        await client.event("notify-answered", since=mark)
+
+
+def forged(lab: MoveLab, spis: IkeSpis, mid: int) -> None:
+    """Send what anybody could: requests with this message ID and the client's SPIs, protected by nothing or noise."""
+    noise = os.urandom(80)
+    protected = struct.pack("!BBH", 0, 0, 4 + len(noise)) + noise
+    with open_in(lab.client.ns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        for first, body in ((0, b""), (46, protected)):
+            for exchange in (36, 37):
+                head = struct.pack(
+                    "!QQBBBBII", spis.initiator, spis.responder, first, 0x20, exchange, 8, mid, 28 + len(body)
+                )
+                sock.sendto(bytes(4) + head + body, (lab.address("gw2"), 4500))
 
 
 async def test_a_frozen_ike_sa_that_is_dropped_is_gone_and_its_deadline_does_nothing(

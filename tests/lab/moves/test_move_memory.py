@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mobikectl.charon.rmobike import PluginRefusedError
+from mobikectl.charon.rmobike_move import AHEAD
 
 from ..rmobike.lab import run
 from ..rmobike.test_memory import PLUGIN_ASAN, blamed, under_valgrind
@@ -43,12 +44,13 @@ async def exercise(lab: MoveLab) -> None:
                     await refused
             await there.activate(
                 spis,
-                mids=(frozen.mid_initiator, frozen.mid_responder),
+                mids=(frozen.mid_initiator, frozen.mid_responder - 1),  # the client is one ahead of that
                 address=ip_address(lab.address(target)),
                 announce=True,
                 children=[child.spi_in for child in frozen.children],
                 peer_r=True,
                 own_r=False,
+                ahead=AHEAD,
             )
             await lab.client.sa(remote_host=lab.address(target))
             await here.drop(spis)

@@ -12,6 +12,7 @@ from mobikectl.protocol.handover import SourceState
 
 from .lab import children_of, spis_of
 from .standbys import Standbys, standbys_of
+from .test_move_helper import ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -185,3 +186,22 @@ async def die_client(lab: MoveLab) -> None:
     assert process is not None
     process.kill()
     await asyncio.to_thread(process.wait, 10)
+
+
+async def test_a_client_that_is_requests_ahead_of_what_its_standby_was_told_is_heard(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    spis = spis_of(await ring.gateways["gw1"].sa())
+    standbys.cut.add(standby)
+    await ask(ring.client, 3)
+    _, asked = ring.brokers["gw1"].counts(spis)
+    await die(ring, "gw1")
+    assert await standbys.of[standby].copies.start(spis) is None
+    async with asyncio.timeout(20):
+        while (ring.brokers[standby].counts(spis)[1] or 0) <= (asked or 0):  # noqa: ASYNC110 - it has no events
+            await asyncio.sleep(0.02)
+    await rekey(ring.client, ike="vpn")  # a client whose first request is dropped gives up after some seconds
+    await ring.flows()
+    assert "another node took those before it" in ring.gateways[standby].log
+    assert ring.client.log.count("IKE_SA_INIT request") == 1

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mobikectl.charon.rmobike import PluginRefusedError, Rmobike
-from mobikectl.charon.rmobike_move import BUSY, Mover, Standing, decode_sa
+from mobikectl.charon.rmobike_move import AHEAD, BUSY, Mover, Standing, decode_sa
 from mobikectl.errors import CharonRefusedError, DecodeError
 from mobikectl.wire.ha import Host
 from mobikectl.wire.ha_chain import IkeSpis
@@ -112,6 +112,16 @@ async def test_an_activation_leaves_out_what_is_kept() -> None:
         "peer-r": True, "own-r": False, "children": ["0000000a"],
     }  # fmt: skip
     assert session.asked[1] == ("activate", expected)
+
+
+async def test_how_far_ahead_the_peer_may_be_is_said_where_it_is_served_and_told_by_a_plugin_that_knows_it() -> (
+    None
+):
+    client, session = mover({**SA, "ahead": b"16"})
+    assert (await client.activate(7, ahead=AHEAD)).ahead == 16
+    await client.thaw(7, ahead=AHEAD)
+    assert [args["ahead"] for _, args in session.asked] == [AHEAD, AHEAD]
+    assert decode_sa(SA).ahead == 0
 
 
 async def test_a_refusal_has_the_plugins_code() -> None:

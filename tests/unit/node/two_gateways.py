@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from mobikectl.charon.rmobike_move import AHEAD
 from mobikectl.errors import (
     CharonUnreachableError,
     MoveError,
@@ -151,7 +152,7 @@ class Gateway:
         roam: bool,
         peer_r: bool,
         own_r: bool,
-    ) -> None:
+    ) -> int:
         self._note(f"activate {roam=} {peer_r=} {own_r=}")
         assert mids is not None
         ours, theirs = mids
@@ -170,6 +171,7 @@ class Gateway:
         self.sa = replace(
             held, serving=True, frozen=False, mid_initiator=ours, mid_responder=theirs, busy=False
         )
+        return AHEAD
 
     async def drop(self, spis: IkeSpis) -> bool:
         self._note("drop")
