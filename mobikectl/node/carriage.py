@@ -117,6 +117,7 @@ async def carriage(
             watch=watch,
             keeper=standing.copies if settings.standbys else None,
         )
+        standing.failover.mind(handing.cede)
         carrier = HandoverCarrier(
             handing, broker, r_of=r_of, gone=beside.tracker.refresh, courses=courses, find=find
         )

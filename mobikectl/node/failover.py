@@ -18,6 +18,7 @@ from mobikectl.cluster.backend import Backoff, Gap
 from mobikectl.cluster.failovers import is_dead, last_arrivals, returned_to_source
 from mobikectl.cluster.records import Claim, ClaimRow, MoveState, Versioned
 from mobikectl.errors import (
+    CharonUnreachableError,
     FencedError,
     LeaseLostError,
     LostRaceError,
@@ -86,15 +87,26 @@ class FailoverTimes:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What this node and others see of a node. ``heard``: who hears its IKE daemon; empty: nobody."""
+
+    heard: str
+    elsewhere: frozenset[IkeSpis]
+    """Served by another node."""
+    undecided: frozenset[IkeSpis]
+    """Handed over by another node, and perhaps served by the target."""
+    silent: frozenset[str]
+    """Who was asked and did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Look:
-    """What was seen and heard of a node. ``heard``: who heard its IKE daemon; empty: nobody."""
+    """What was looked for in a node that fell silent, and seen."""
 
     began: float
     addresses: frozenset[IpAddress]
     spis: frozenset[IkeSpis]
-    heard: str
-    elsewhere: frozenset[IkeSpis]
-    """Served by another node."""
+    seen: _Seen
 
 
 class Failover:
@@ -147,6 +159,11 @@ class Failover:
         self._looks: dict[str, _Look] = {}
         """Of nodes that fell silent: the last look for them."""
         self._wake = asyncio.Event()
+        self._cede: Callable[[frozenset[IkeSpis]], frozenset[IkeSpis]] = lambda _spis: frozenset()
+
+    def mind(self, cede: Callable[[frozenset[IkeSpis]], frozenset[IkeSpis]]) -> None:
+        """Given how handovers from here are given up (`Handing.cede`), do so where others ask."""
+        self._cede = cede
 
     def wake(self) -> None:
         """A node lost IKE_SAs that there are copies of here."""
@@ -233,13 +250,12 @@ class Failover:
         """Given copies of a node's IKE_SAs and whom to ask, see whether it is heard, or others serve one of them."""
         began, spis = time.monotonic(), frozenset(copies)
         addresses = frozenset(copy.offer.local.address for copy in copies.values())
-        heard, elsewhere = await self._look_around(addresses, spis, others)
-        return _Look(began, addresses, spis, heard, elsewhere)
+        return _Look(began, addresses, spis, await self._look_around(addresses, spis, others))
 
     def _seen_before(self, node: str, copies: Mapping[IkeSpis, Copy]) -> _Look | None:
         """Return the last look for a node that fell silent, if it tells enough: nobody heard it just before."""
         look = self._looks.pop(node, None)
-        if look is None or look.heard or time.monotonic() - look.began > self._times.fresh_s:
+        if look is None or look.seen.heard or time.monotonic() - look.began > self._times.fresh_s:
             return None
         addresses = {copy.offer.local.address for copy in copies.values()}
         return look if copies.keys() <= look.spis and addresses <= look.addresses else None
@@ -287,33 +303,39 @@ class Failover:
     async def _claim(
         self, source: str, copies: dict[IkeSpis, Copy], state: ClusterState, lease: int, *, lost: bool
     ) -> None:
+        others = self._others(state)
         if lost:
             evidence = "its charon lost it"
-            heard, elsewhere = await self._look_around((), frozenset(copies), self._others(state))
+            seen = await self._look_around((), frozenset(copies), others)
         else:
-            look = self._seen_before(source, copies)
+            look = self._seen_before(source, copies) if source not in others else None
             if look is None:
-                look = await self._look_for(copies, self._others(state))
-            heard, elsewhere = look.heard, look.elsewhere
+                look = await self._look_for(copies, others)
+            seen = look.seen
             what = "its charon is dead" if source in state.members else "not a member"
             where = ", ".join(map(str, sorted(look.addresses, key=str)[:4]))
             evidence = f"{what}; no answer at {where}"
-        for spis in elsewhere & copies.keys():
+        for spis in seen.elsewhere & copies.keys():
             await self._copies.give_up(spis)
-        if heard:
-            log.info("%s is no member, but its IKE daemon answers %s: its tunnels are its own", source, heard)
+        if seen.heard:
+            log.info("%s is away, but its IKE daemon answers %s: its tunnels are its own", source, seen.heard)
             return
+        if source in seen.silent:
+            # Only its charon is dead: it may be handing over what it lost, until it is told that we take it over.
+            log.info("%s does not say what becomes of its IKE_SAs: nothing is claimed yet", source)
+            return
+        left = copies.keys() - seen.elsewhere - seen.undecided
         rows = [
-            ClaimRow(spis.hex, copy.offer.name, copy.offer.local.address, address)
-            for spis, copy in copies.items()
-            if spis not in elsewhere and (address := self._address_for(copy.offer.remote.address)) is not None
+            ClaimRow(spis.hex, copies[spis].offer.name, copies[spis].offer.local.address, address)
+            for spis in sorted(left)
+            if (address := self._address_for(copies[spis].offer.remote.address)) is not None
         ]
         claims = [
             Claim(self._node, source, evidence, tuple(rows[start : start + ROWS]), lost)
             for start in range(0, len(rows), ROWS)
         ]
         await self._store.claim(claims, lease)
-        self._claimed[source] = frozenset(copies) - elsewhere
+        self._claimed[source] = frozenset(left)
         if rows:
             self._tell(
                 "claimed", f"{source} is dead ({evidence}): {len(rows)} IKE_SAs claimed", {"source": source}
@@ -321,19 +343,19 @@ class Failover:
 
     async def _look_around(
         self, addresses: Collection[IpAddress], spis: frozenset[IkeSpis], others: Iterable[str]
-    ) -> tuple[str, frozenset[IkeSpis]]:
-        """Return who heard an IKE daemon at the addresses (empty: nobody), and which IKE_SAs are served elsewhere."""
+    ) -> _Seen:
+        """Given addresses and IKE_SAs, ask the others whether an IKE daemon answers at those, and who serves these."""
         async with TaskGroup() as tasks:
             mine = tasks.create_task(self.hears(addresses))
             asked = {name: tasks.create_task(self._ask(name, addresses, spis)) for name in others}
-        heard = "us" if mine.result() else ""
-        elsewhere: set[IkeSpis] = set()
-        for name, task in asked.items():
-            testimony = task.result()
-            if testimony is not None:
-                elsewhere |= testimony.served & spis
-                heard = heard or (name if testimony.heard else "")
-        return heard, frozenset(elsewhere)
+        said = {name: testimony for name, task in asked.items() if (testimony := task.result()) is not None}
+        hearing = ["us"] * mine.result() + [name for name, testimony in said.items() if testimony.heard]
+        return _Seen(
+            next(iter(hearing), ""),
+            spis & frozenset().union(*(each.served for each in said.values())),
+            spis & frozenset().union(*(each.undecided for each in said.values())),
+            frozenset(asked.keys() - said.keys()),
+        )
 
     async def _ask(
         self, node: str, addresses: Collection[IpAddress], spis: frozenset[IkeSpis]
@@ -359,8 +381,7 @@ class Failover:
             for name, member in state.members.items()
             if name not in {self._node, node} and member.value.transfer
         ]
-        heard, _ = await self._look_around([address], frozenset(), others)
-        return bool(heard)
+        return bool((await self._look_around([address], frozenset(), others)).heard)
 
     async def hears(self, addresses: Collection[IpAddress]) -> bool:
         """Given addresses, return whether an IKE daemon answers at one of them."""
@@ -384,7 +405,12 @@ class Failover:
     async def testify(self, inquiry: Inquiry) -> Testimony:
         """Given another node's question, answer it."""
         heard = await self.hears(inquiry.addresses)
-        return Testimony(heard, await self._copies.serving(inquiry.spis))
+        try:
+            served = await self._copies.serving(inquiry.spis)
+        except CharonUnreachableError:
+            served = frozenset()
+        # What charon does not have is not started anywhere by us from now on: who asks may take it over.
+        return Testimony(heard, served, self._cede(inquiry.spis - served))
 
     # --- what was granted -----------------------------------------------------------------------
 

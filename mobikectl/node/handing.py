@@ -154,6 +154,10 @@ class _Work:
     """What it was told then."""
     unsaid: bool = False
     """The target went without a word whether the client had come."""
+    returned: bool = False
+    """The target said, or it is known, that it does not serve it."""
+    ceded: bool = False
+    """Another node takes it over, as charon lost it here: no target may be told to start it."""
     stop: bool = False
     tries: int = 0
 
@@ -187,6 +191,22 @@ class Handing:
         self._times = times or HandingTimes()
         self._told = told
         self._watch = watch
+        self._works: dict[IkeSpis, _Work] = {}
+        """What is under way."""
+
+    def cede(self, spis: frozenset[IkeSpis]) -> frozenset[IkeSpis]:
+        """Given IKE_SAs that charon has lost and a node that stands by may take over, begin them nowhere from now on.
+
+        Return those for which it is too late: their targets may have begun to serve them, and alone say whether.
+        """
+        undecided = set()
+        for each in spis & self._works.keys():
+            work = self._works[each]
+            if work.started and not work.returned:
+                undecided.add(each)
+            else:
+                work.ceded = True
+        return frozenset(undecided)
 
     async def hand_over(self, order: Order) -> Handover:
         """Given an order, carry it out; return how it ended.
@@ -224,6 +244,7 @@ class Handing:
             SourceState.RECALLING: self._recall,
             SourceState.THAWING: self._thaw,
         }
+        self._works[work.order.spis] = work
         try:
             while not handover.ended:
                 before = handover
@@ -240,6 +261,7 @@ class Handing:
                     work.tries = 0
                 self._told(work.order, handover)
         finally:
+            self._works.pop(work.order.spis, None)
             if self._keeper is not None and handover.state is not SourceState.HANDED_OVER:
                 self._keeper.kept(work.order.spis)
         await self._watch(Step(handover.state, work.order.spis))
@@ -296,6 +318,8 @@ class Handing:
 
     async def _start(self, work: _Work) -> Outcome:
         order, held = work.order, work.held
+        if work.ceded:
+            return Event.REFUSED, "its charon died, and who stands by takes it over"
         work.started = True
         try:
             # Up to here it is served again by itself should this process die; from here on only the target can say.
@@ -350,6 +374,7 @@ class Handing:
         except MobikectlError as error:
             if await self._is_out(order.target, order.address):
                 work.unsaid = work.started
+                work.returned = True
                 return Event.DONE, f"{order.target} is away and serves nothing"
             await self._answer_meanwhile(work)
             return Event.UNCLEAR, str(error)
@@ -358,7 +383,8 @@ class Handing:
                 return Event.SERVED, ""
             frozen = await self._freeze_again(work)
             return Event.UNCLEAR, "it is to know of that" if frozen else "an exchange is under way here"
-        return (Event.DONE, "") if stands is Stands.NONE else (Event.UNCLEAR, f"it is {stands.value} there")
+        work.returned = stands is Stands.NONE
+        return _GOOD if work.returned else (Event.UNCLEAR, f"it is {stands.value} there")
 
     async def _answer_meanwhile(self, work: _Work) -> None:
         """The target does not say what it serves: answer the client here again, where that can only help.
@@ -423,7 +449,7 @@ class Handing:
                 continue
             except CharonUnreachableError as error:
                 # It may be dead. Back again it says whether it still has the IKE_SA; if not, the target starts it.
-                if work.stop or time.monotonic() > deadline + self._times.back_s:
+                if work.stop or work.ceded or time.monotonic() > deadline + self._times.back_s:
                     return Event.UNCLEAR, str(error)
                 await asyncio.sleep(0.1)
                 continue

@@ -29,6 +29,7 @@ MAX_BATCH: Final = 200_000
 MAX_LISTED: Final = 8_000
 """IKE_SAs of one list."""
 _SPIS: Final = 16
+_NONE: Final = IkeSpis(0, 0)
 _NUMBERS: Final = 5
 
 
@@ -160,20 +161,29 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Testimony:
-    """The answer to an inquiry. ``heard``: an IKE daemon answered."""
+    """The answer to an inquiry. ``heard``: an IKE daemon answered.
+
+    ``undecided``: of these a handover from here is under way, and its target may have begun to serve them. They follow
+    those that are served, behind SPIs that no IKE_SA has: a node that knows of one list only takes all for served.
+    """
 
     heard: bool
     served: frozenset[IkeSpis]
+    undecided: frozenset[IkeSpis] = frozenset()
 
     def to_secret(self) -> SecretBytes:
         """Return the payload."""
-        return SecretBytes(bytes([self.heard]) + _listed(self.served))
+        undecided = _spis(_NONE) + _listed(self.undecided - {_NONE}) if self.undecided else b""
+        return SecretBytes(bytes([self.heard]) + _listed(self.served - {_NONE}) + undecided)
 
     @classmethod
     def from_secret(cls, secret: SecretBytes) -> Self:
         """Given a payload, return it. Raise DecodeError."""
         reader = Reader(secret.reveal())
-        return cls(bool(reader.number(1, "heard")), _list(reader.rest()))
+        heard = bool(reader.number(1, "heard"))
+        both = _in_order(reader.rest())
+        between = both.index(_NONE) if _NONE in both else len(both)
+        return cls(heard, frozenset(both[:between]), frozenset(both[between + 1 :]))
 
 
 def encoded(item: Item) -> bytes:
@@ -258,7 +268,11 @@ def _listed(spis: Iterable[IkeSpis]) -> bytes:
 
 
 def _list(octets: bytes) -> frozenset[IkeSpis]:
+    return frozenset(_in_order(octets))
+
+
+def _in_order(octets: bytes) -> list[IkeSpis]:
     if len(octets) % _SPIS or len(octets) > _SPIS * MAX_LISTED:
         raise impossible(f"a list of at most {MAX_LISTED} IKE_SAs", f"{len(octets)} octets")
     reader = Reader(octets)
-    return frozenset(_read_spis(reader) for _ in range(len(octets) // _SPIS))
+    return [_read_spis(reader) for _ in range(len(octets) // _SPIS)]

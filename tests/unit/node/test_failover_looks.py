@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mobikectl.cluster.state import Changed
+from mobikectl.errors import TransferUnreachableError
 from mobikectl.node.failover import Failover, FailoverTimes
 from mobikectl.observe.events import EventLog
 from mobikectl.policy.silence import LEAST_S
@@ -46,13 +47,21 @@ class World:
     left_at: float = 0.0
     elsewhere: set[IkeSpis] = field(default_factory=set)
     """What gw3 says that it serves."""
+    undecided: set[IkeSpis] = field(default_factory=set)
+    """What gw1 says that it may have handed over."""
+    sidecar: bool = False
+    """Only gw1's charon is dead: its sidecar can be asked."""
+    busy: bool = False
+    """It does not answer."""
     given_up: list[IkeSpis] = field(default_factory=list)
 
     # --- the store ---
 
     async def state(self) -> Any:
         members = {
-            name: SimpleNamespace(value=SimpleNamespace(transfer="x:1" * (name == "gw3")))
+            name: SimpleNamespace(
+                value=SimpleNamespace(transfer="x:1" * (name == "gw3" or (name == "gw1" and self.sidecar)))
+            )
             for name in self.members
         }
         return SimpleNamespace(revision=1, members=members, reports={}, claims={})
@@ -96,6 +105,10 @@ class World:
     # --- the other nodes ---
 
     async def call(self, node: str, verb: str, payload: SecretBytes, *, deadline: float) -> SecretBytes:
+        if node == "gw1":
+            if self.busy:
+                raise TransferUnreachableError("no answer", maybe_done=True)
+            return standby.Testimony(False, frozenset(), frozenset(self.undecided)).to_secret()
         return standby.Testimony(heard=False, served=frozenset(self.elsewhere)).to_secret()
 
     # --- what happens ---
@@ -215,3 +228,39 @@ async def test_what_another_node_serves_is_claimed_once_that_one_does_not_any_mo
         async with asyncio.timeout(5):
             while not any(claim.rows for _, claim in world.claimed):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
+
+
+def its_charon_is_dead(world: World) -> None:
+    """gw1 tells that its charon lost what it served."""
+    world.sidecar = True
+    for copy in world.copies.values():
+        copy.lost = True
+
+
+async def test_what_a_dead_charon_served_is_claimed_when_its_sidecar_was_asked(world: World) -> None:
+    """It may be handing it over, and stops doing so."""
+    its_charon_is_dead(world)
+    world.busy = True
+    async with at_work(world):
+        await asyncio.sleep(0.5)
+        assert not world.claimed
+        world.busy = False
+        await world.is_claimed()
+        assert len(world.claimed[0][1].rows) == 1
+
+
+async def test_what_its_sidecar_may_have_handed_over_is_claimed_when_that_is_decided(world: World) -> None:
+    other = IkeSpis(9, 9)
+    world.copy(other)
+    its_charon_is_dead(world)
+    world.undecided = {SPIS}
+    async with at_work(world):
+        await world.is_claimed()
+        assert [row.spis for _, claim in world.claimed for row in claim.rows][-1:] == [other.hex]
+        await asyncio.sleep(0.5)
+        assert {row.spis for _, claim in world.claimed for row in claim.rows} == {other.hex}
+        world.undecided.clear()
+        async with asyncio.timeout(5):
+            while len(world.claimed[-1][1].rows) < 2:  # noqa: ASYNC110 - it has no events
+                await asyncio.sleep(0.01)
+    assert SPIS in world.copies, "the copy of it is kept all the time"

@@ -291,6 +291,63 @@ async def test_a_source_whose_charon_dies_has_it_served_by_the_target(world: Wor
     assert world.there.serving
 
 
+@pytest.mark.parametrize("step", ["asking", "freezing", "starting"])
+async def test_what_who_stands_by_takes_over_is_begun_nowhere_else(world: World, step: str) -> None:
+    """Its charon died, and its sidecar, which hands it over, was asked by who has a copy of it."""
+    handing = world.handing
+    answers = []
+
+    def die(_: object, handover: Handover) -> None:
+        if handover.state.value == step:
+            world.here.sa = None
+            answers.append(handing.cede(frozenset({SPIS})))
+
+    handing._told = die
+    assert (await within(5, handing.hand_over(order()))).state is S.LOST
+    assert answers == [frozenset()]
+    assert START not in world.wire.asked
+    assert world.there.sa is None, "what was offered is taken back"
+
+
+async def test_a_handover_that_waits_for_its_charon_ends_when_another_takes_it_over(world: World) -> None:
+    handing = world.handing
+
+    def die(_: object, handover: Handover) -> None:
+        if handover.state is S.FREEZING:
+            world.here.down = True
+            asyncio.get_running_loop().call_later(0.05, handing.cede, frozenset({SPIS}))
+        if handover.state is S.THAWING:
+            world.here.down, world.here.sa = False, None
+
+    handing._told = die
+    assert (await within(5, handing.hand_over(order()))).state is S.LOST
+    assert START not in world.wire.asked
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_while_the_target_may_have_begun_nobody_else_may(world: World, comes: bool) -> None:
+    world.there.client_answers = comes
+    handing, begin = world.handing, world.intake.start
+    answers = []
+
+    async def begun(start: Start, source: str = "") -> Standing:
+        answers.append(handing.cede(frozenset({SPIS})))
+        return await begin(start, source)
+
+    def told(_: object, handover: Handover) -> None:
+        if handover.state in {S.RECALLING, S.THAWING, S.HANDED_OVER}:
+            answers.append(handing.cede(frozenset({SPIS})))
+
+    world.intake.start = begun  # type: ignore[method-assign]
+    handing._told = told
+    ended = await within(5, handing.hand_over(order()))
+    assert ended.state is (S.HANDED_OVER if comes else S.KEPT)
+    assert world.served == 1
+    undecided = {SPIS}
+    assert answers == ([undecided, undecided] if comes else [undecided, undecided, set()])
+    assert handing.cede(frozenset({SPIS})) == frozenset(), "nothing is under way"
+
+
 async def test_after_the_sources_charon_died_the_target_goes_on_behind_the_request_to_switch(
     world: World,
 ) -> None:

@@ -17,7 +17,7 @@ from mobikectl.wire.standby import Testimony as Answer
 
 numbers64 = st.integers(0, 2**64 - 1)
 spis = st.builds(IkeSpis, numbers64, numbers64)
-many = st.frozensets(spis, max_size=5)
+many = st.frozensets(spis.filter(any), max_size=5)
 touches = st.builds(
     Touch,
     spis,
@@ -41,6 +41,7 @@ def test_answers_and_questions_come_back_as_they_were(
     asked = Inquiry((ip_address("198.18.9.1"), ip_address("2001:db8::1")), one)
     assert Inquiry.from_secret(asked.to_secret()) == asked
     assert Answer.from_secret(Answer(True, two).to_secret()) == Answer(True, two)
+    assert Answer.from_secret(Answer(False, one, two).to_secret()) == Answer(False, one, two)
 
 
 def test_what_is_cut_short_is_refused() -> None:
