@@ -107,7 +107,9 @@ class Seen:
 
     @property
     def spis(self) -> tuple[int, int]:
-        response = Message.from_bytes(self.datagrams[1].message)
+        # A request is retransmitted where the machine is busy, so that the response need not be the second message.
+        messages = (Message.from_bytes(datagram.message) for datagram in self.datagrams)
+        response = next(message for message in messages if message.responder_spi)
         return response.initiator_spi, response.responder_spi
 
     def notifies(self, exchange: str, *, sent: bool, response: bool) -> list[tuple[NotifyData, ...]]:
