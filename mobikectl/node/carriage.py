@@ -116,6 +116,7 @@ async def carriage(
             told=courses.told,
             watch=watch,
             keeper=standing.copies if settings.standbys else None,
+            is_left=standing.failover.is_left,
         )
         standing.failover.mind(handing.cede)
         carrier = HandoverCarrier(

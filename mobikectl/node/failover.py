@@ -68,6 +68,8 @@ PACE: Final = PaceSettings(first=32, most=32, short_s=1.0)
 AHEAD: Final = 32
 """So many are requested at the same time: while charon begins some, the store is asked for the next."""
 _SEEN: Final = "failed-over"
+UNDONE: Final = frozenset({MoveState.CANCELLED, MoveState.TIMED_OUT})
+"""How a failover ends that took nothing from the node that died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +326,8 @@ class Failover:
             # Only its charon is dead: it may be handing over what it lost, until it is told that we take it over.
             log.info("%s does not say what becomes of its IKE_SAs: nothing is claimed yet", source)
             return
-        left = copies.keys() - seen.elsewhere - seen.undecided
+        handed = await self._handed(source, copies, seen.silent)
+        left = copies.keys() - seen.elsewhere - seen.undecided - handed
         rows = [
             ClaimRow(spis.hex, copies[spis].offer.name, copies[spis].offer.local.address, address)
             for spis in sorted(left)
@@ -340,6 +343,21 @@ class Failover:
             self._tell(
                 "claimed", f"{source} is dead ({evidence}): {len(rows)} IKE_SAs claimed", {"source": source}
             )
+
+    async def _handed(
+        self, source: str, copies: Mapping[IkeSpis, Copy], silent: Collection[str]
+    ) -> frozenset[IkeSpis]:
+        """Return what the source was just handing over to a node that does not say what it serves."""
+        if not silent:
+            return frozenset()
+        moves = [move.value for move in (await self._store.journal()).moves]
+        names = {
+            name
+            for move in moves
+            if move.source == source and move.target in silent and not move.done
+            for name in move.sas
+        }
+        return frozenset(spis for spis, copy in copies.items() if copy.offer.name in names)
 
     async def _look_around(
         self, addresses: Collection[IpAddress], spis: frozenset[IkeSpis], others: Iterable[str]
@@ -542,6 +560,32 @@ class Failover:
         """Recorded: it stays among ours, so that its echo is not taken for news."""
 
     # --- after our own death --------------------------------------------------------------------
+
+    async def is_left(self, spis: IkeSpis) -> bool:
+        """Given an IKE_SA of ours that charon lost, return whether another node claims it, or was granted it.
+
+        While the store is away, that is waited for.
+        """
+        wait = Backoff(0.2, 2.0)
+        while True:
+            try:
+                claims = (await self._store.state()).claims.values()
+                moves = [move.value for move in (await self._store.journal(None)).moves]
+            except StoreError as error:
+                log.warning("whether %s is served elsewhere is not known: %s", spis, error)
+                await asyncio.sleep(wait.next())
+                continue
+            came = last_arrivals(moves)
+            return any(
+                row.spis == spis.hex
+                for claim in claims
+                if claim.value.source == self._node
+                for row in claim.value.rows
+            ) or any(
+                move.spis == spis.hex and not (move.state in UNDONE or returned_to_source(move, came))
+                for move in moves
+                if move.reason is Reason.FAILOVER and move.source == self._node
+            )
 
     async def leave(self) -> int:
         """Before this node acts as a member again: drop what others took over. Return how many IKE_SAs those were.

@@ -35,7 +35,7 @@ from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Standin
 from mobikectl.wire.standby import Numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Iterator
 
     from mobikectl.model import IpAddress
     from mobikectl.node.control import ChainKeeper, HeldSa, SaControl, Sequences
@@ -166,7 +166,8 @@ class Handing:
     """Hands IKE_SAs of this node over.
 
     ``is_out``: given a node and its address, whether it serves nothing there, although it does not say so
-    (`mobikectl.node.fence`). ``keeper``: None: nothing is kept of what was handed over.
+    (`mobikectl.node.fence`). ``keeper``: None: nothing is kept of what was handed over. ``is_left``: given an IKE_SA
+    that charon does not have, whether who stands by claims it, or was granted it.
     """
 
     def __init__(
@@ -181,8 +182,10 @@ class Handing:
         told: Callable[[Order, Handover], None] = lambda _order, _handover: None,
         watch: Watch = nobody,
         keeper: Keeper | None = None,
+        is_left: Callable[[IkeSpis], Awaitable[bool]] | None = None,
     ) -> None:
         self._keeper = keeper
+        self._is_left = is_left
         self._control = control
         self._broker = broker
         self._sequences = sequences
@@ -213,14 +216,24 @@ class Handing:
 
         Cancelled, it first sees to it that one node serves the IKE_SA.
         """
-        return await self._guarded(_Work(order), Handover())
+        with self._under_way(_Work(order)) as work:
+            return await self._guarded(work, Handover())
 
     async def settle(self, order: Order) -> Handover:
         """Given an order that an earlier life of this node began, see to it that one node serves the IKE_SA."""
         held = await self._control.look(order.spis)
-        work = _Work(order, held=held, started=True)
-        present = held is not None or await self._over(order.spis)
-        return await self._guarded(work, Handover.resumed(present=present))
+        with self._under_way(_Work(order, held=held, started=True)) as work:
+            work.ceded = held is None and self._is_left is not None and await self._is_left(order.spis)
+            present = held is not None or await self._over(order.spis)
+            return await self._guarded(work, Handover.resumed(present=present))
+
+    @contextlib.contextmanager
+    def _under_way(self, work: _Work) -> Iterator[_Work]:
+        self._works[work.order.spis] = work
+        try:
+            yield work
+        finally:
+            del self._works[work.order.spis]
 
     async def _guarded(self, work: _Work, handover: Handover) -> Handover:
         running = asyncio.create_task(self._run(work, handover))
@@ -244,7 +257,6 @@ class Handing:
             SourceState.RECALLING: self._recall,
             SourceState.THAWING: self._thaw,
         }
-        self._works[work.order.spis] = work
         try:
             while not handover.ended:
                 before = handover
@@ -261,7 +273,6 @@ class Handing:
                     work.tries = 0
                 self._told(work.order, handover)
         finally:
-            self._works.pop(work.order.spis, None)
             if self._keeper is not None and handover.state is not SourceState.HANDED_OVER:
                 self._keeper.kept(work.order.spis)
         await self._watch(Step(handover.state, work.order.spis))

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mobikectl.cluster.records import MoveRecord, MoveState, MoveStep, Versioned
+from mobikectl.cluster.records import Claim, ClaimRow, MoveRecord, MoveState, MoveStep, Versioned
 from mobikectl.errors import FencedError, LostRaceError, StoreUnreachableError
 from mobikectl.node.failover import Failover
 from mobikectl.observe.events import EventLog
 from mobikectl.policy.cluster import Mechanism, Reason
+from mobikectl.wire.ha_chain import IkeSpis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -147,3 +148,64 @@ async def test_one_of_a_leader_that_was_replaced_is_cancelled_so_that_it_is_gran
     assert await world.ends() is MoveState.CANCELLED
     assert world.started == 0
     assert replace(world.stored.value, steps=GRANTED.steps) == GRANTED
+
+
+def at_its_source(world: World) -> Failover:
+    return Failover(
+        "gw1", world, world, None, None, world, EventLog(), probe=None, lease=lambda: 1,  # type: ignore[arg-type]
+        address_for=lambda _: A, gone=None,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "left"),
+    [
+        (MoveState.PLANNED, True),
+        (MoveState.REQUESTED, True),
+        (MoveState.VERIFIED, True),
+        (MoveState.CANCELLED, False),
+        (MoveState.TIMED_OUT, False),
+    ],
+)
+async def test_its_source_knows_that_it_is_left_to_who_stands_by(
+    world: World, state: MoveState, left: bool
+) -> None:
+    world.stored = Versioned(replace(GRANTED, steps=(*GRANTED.steps, MoveStep(state, 2.0))), 2)
+    assert await at_its_source(world).is_left(IkeSpis(7, 8)) is left
+    assert not await at_its_source(world).is_left(IkeSpis(7, 9)), "another one is not"
+
+
+async def test_its_source_knows_that_it_is_claimed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = Claim("gw2", "gw1", "not a member", (ClaimRow(IkeSpis(7, 9).hex, "gw1/client#8", A, B),))
+
+    async def state() -> Any:
+        return SimpleNamespace(claims={"gw2": Versioned(claim, 1)})
+
+    monkeypatch.setattr(world, "state", state)
+    assert await at_its_source(world).is_left(IkeSpis(7, 9))
+    claim = replace(claim, source="gw3")
+    assert not await at_its_source(world).is_left(IkeSpis(7, 9))
+
+
+async def test_one_that_came_back_since_is_its_sources_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    came = (MoveStep(MoveState.PLANNED, 1.0), MoveStep(MoveState.VERIFIED, 2.0))
+    back = replace(
+        GRANTED,
+        number=4,
+        source="gw2",
+        target="gw1",
+        reason=Reason.DRAIN,
+        steps=came,
+        sas=("gw2/client#1",),
+        spis="",
+    )
+
+    async def journal(_: int | None = 1) -> Any:
+        return SimpleNamespace(
+            revision=1, moves=(Versioned(replace(GRANTED, steps=came), 2), Versioned(back, 3))
+        )
+
+    monkeypatch.setattr(world, "journal", journal)
+    assert not await at_its_source(world).is_left(IkeSpis(7, 8))

@@ -53,6 +53,9 @@ class World:
     """Only gw1's charon is dead: its sidecar can be asked."""
     busy: bool = False
     """It does not answer."""
+    mute: bool = False
+    """gw3 does not."""
+    moves: list[Any] = field(default_factory=list)
     given_up: list[IkeSpis] = field(default_factory=list)
 
     # --- the store ---
@@ -78,7 +81,7 @@ class World:
         return None
 
     async def journal(self, _: int | None = 1) -> Any:
-        return SimpleNamespace(revision=1, moves=())
+        return SimpleNamespace(revision=1, moves=[SimpleNamespace(value=move) for move in self.moves])
 
     async def follow(self, *, after: int) -> AsyncIterator[Any]:
         await asyncio.Event().wait()
@@ -109,6 +112,8 @@ class World:
             if self.busy:
                 raise TransferUnreachableError("no answer", maybe_done=True)
             return standby.Testimony(False, frozenset(), frozenset(self.undecided)).to_secret()
+        if self.mute:
+            raise TransferUnreachableError("no answer", maybe_done=True)
         return standby.Testimony(heard=False, served=frozenset(self.elsewhere)).to_secret()
 
     # --- what happens ---
@@ -264,3 +269,24 @@ async def test_what_its_sidecar_may_have_handed_over_is_claimed_when_that_is_dec
             while len(world.claimed[-1][1].rows) < 2:  # noqa: ASYNC110 - it has no events
                 await asyncio.sleep(0.01)
     assert SPIS in world.copies, "the copy of it is kept all the time"
+
+
+async def test_what_was_on_its_way_to_a_node_that_does_not_answer_is_claimed_when_it_does(
+    world: World,
+) -> None:
+    """It may serve it: its charon goes on while its sidecar is restarted."""
+    world.answers = False
+    world.members.add("gw3")
+    world.mute = True
+    to_gw3 = {"source": "gw1", "target": "gw3", "sas": ["gw1/client#7"], "done": False, "reason": None}
+    world.moves = [SimpleNamespace(**to_gw3, number=1, state=None)]
+    world.copy(IkeSpis(9, 9))
+    async with at_work(world):
+        world.members.discard("gw1")
+        world.changes.put_nowait(Changed("members", "gw1", 3))
+        await world.is_claimed()
+        assert [row.key for row in world.claimed[0][1].rows] == ["gw1/client#9"]
+        world.mute = False
+        async with asyncio.timeout(10):
+            while len(world.claimed[-1][1].rows) < 2:  # noqa: ASYNC110 - it has no events
+                await asyncio.sleep(0.01)

@@ -324,6 +324,31 @@ async def test_a_handover_that_waits_for_its_charon_ends_when_another_takes_it_o
     assert START not in world.wire.asked
 
 
+@pytest.mark.parametrize("left", [True, False])
+async def test_a_source_that_restarts_without_it_has_it_begun_only_where_nobody_stands_by(
+    world: World, left: bool
+) -> None:
+    """Its charon and its sidecar were killed together."""
+    handing = world.handing
+    offered = asyncio.Event()
+
+    async def hold(step: Step) -> None:
+        if step.what is S.FREEZING:
+            offered.set()
+            await asyncio.Event().wait()
+
+    handing._watch = hold
+    running = asyncio.create_task(handing._run(_Work(order()), Handover()))
+    await within(5, offered.wait())
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    world.here.sa = None
+    world.left = {SPIS} if left else set()
+    ended = await within(5, world.handing.settle(order()))
+    assert ended.state is (S.LOST if left else S.HANDED_OVER)
+    assert world.there.serving is not left
+
+
 @pytest.mark.parametrize("comes", [True, False])
 async def test_while_the_target_may_have_begun_nobody_else_may(world: World, comes: bool) -> None:
     world.there.client_answers = comes

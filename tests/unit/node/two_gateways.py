@@ -24,14 +24,14 @@ from mobikectl.wire.ha_chain import HaChain, IkeSpis
 from mobikectl.wire.handover import OFFER, RECALL, START, Offer, Recall, Start
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from mobikectl.model import IpAddress
 
 T = TypeVar("T")
 A = HaAttribute
 MIDS = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
-SPIS = IkeSpis(7, 8)
+SPIS, ANEW = IkeSpis(7, 8), IkeSpis(9, 10)
 CLIENT = Host(IPv4Address("198.18.1.2"), 4500)
 HERE, THERE = Host(IPv4Address("198.18.11.10"), 4500), Host(IPv4Address("198.18.12.10"), 4500)
 
@@ -101,11 +101,20 @@ class Gateway:
     """It was asked to come here, and asks that until it is answered."""
     chain: HaChain | None = None
     """What its HA broker knows."""
+    beside: HeldSa | None = None
+    """Another IKE_SA of the client, for the same traffic."""
+    listeners: list[Callable[[IkeSpis, bool], None]] = field(default_factory=list)
 
     def serve(self) -> None:
         self.sa = HeldSa(SPIS, 1, True, False, False, 4, 9, self.address, CLIENT, ((100, 101),))
         self.kernel = {100: replay(oseq=0, seq=500), 101: replay(oseq=700)}
         self.chain = chain()
+
+    def client_comes_anew(self) -> None:
+        """It has left its IKE_SA, and makes another one here."""
+        self.beside = HeldSa(ANEW, 9, True, False, False, 0, 2, self.address, CLIENT, ((300, 301),))
+        for listener in self.listeners:
+            listener(ANEW, False)
 
     @property
     def serving(self) -> bool:
@@ -122,7 +131,7 @@ class Gateway:
         if self.coming and self.sa is not None and self.client is not None and self.sa.serving:
             self.coming = not self.client.comes(self.sa.mid_responder)
             self.sa = replace(self.sa, mid_responder=self.sa.mid_responder + (not self.coming))
-        return self.sa if self.sa is not None and spis == SPIS else None
+        return self.beside if spis == ANEW else self.sa if spis == SPIS else None
 
     async def freeze(self, spis: IkeSpis) -> HeldSa | None:
         if self.busy_times:
@@ -245,8 +254,14 @@ class Gateway:
     async def follow(self, spis: IkeSpis, messages: Any) -> None:
         self._note("follow")
 
-    def listen(self, listener: Any) -> Any:
-        return lambda: None
+    def listen(self, listener: Callable[[IkeSpis, bool], None]) -> Callable[[], None]:
+        self.listeners.append(listener)
+        return lambda: self.listeners.remove(listener)
+
+    def rivals(self, ike_sa: HaChain | IkeSpis) -> frozenset[IkeSpis]:
+        ours = ike_sa.spis if isinstance(ike_sa, HaChain) else ike_sa
+        there = {each.spis for each in (self.sa, self.beside) if each is not None}
+        return frozenset(there - {ours}) if self.beside is not None else frozenset()
 
     def has_ended(self, spis: IkeSpis) -> bool:
         return spis in self.ended
@@ -335,6 +350,8 @@ class World:
         self.intake = self.new_intake()
         self.wire = Wire(self.intake)
         self.states: list[str] = []
+        self.left: set[IkeSpis] = set()
+        """What those who stand by claim."""
 
     def new_intake(self) -> Intake:
         return Intake(
@@ -363,7 +380,11 @@ class World:
                 again_s=(0.01, 0.05), recall_s=0.5,
             ),
             told=lambda _, handover: self.states.append(handover.state.value),
+            is_left=self.is_left,
         )  # fmt: skip
+
+    async def is_left(self, spis: IkeSpis) -> bool:
+        return spis in self.left
 
     @property
     def served(self) -> int:
