@@ -260,6 +260,10 @@ class HaBroker:
         """
         return self._chains.chain_of(spis, children)
 
+    def rivals(self, ike_sa: HaChain | IkeSpis) -> frozenset[IkeSpis]:
+        """Given an IKE_SA, or a chain of one, return the others of its peer with a CHILD_SA of the same selectors."""
+        return self._chains.rivals(ike_sa)
+
     def untold(self, spis: IkeSpis, children: Collection[int]) -> frozenset[int] | None:
         """Given an IKE_SA and the inbound SPIs of its living CHILD_SAs, return those that charon told too little of.
 

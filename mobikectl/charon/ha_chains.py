@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mobikectl.errors import NotFoundError
 from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, IkeId
-from mobikectl.wire.ha_chain import HaChain, IkeSpis, mid_messages, mids_of
+from mobikectl.wire.ha_chain import Flow, HaChain, IkeSpis, flows_of, mid_messages, mids_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -54,6 +54,8 @@ class _Generation:
     deleted: bool = False
     mids: dict[HaType, HaMessage] = field(default_factory=dict)
     children: dict[int, HaMessage] = field(default_factory=dict)
+    flows: dict[int, frozenset[Flow]] = field(default_factory=dict)
+    """What they carry."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class HaChains:
     limits: Limits = field(default_factory=Limits)
     missed: int = 0
     _generations: dict[IkeSpis, _Generation] = field(default_factory=dict)
+    _carriers: dict[Flow, set[tuple[IkeSpis, int]]] = field(default_factory=dict)
+    """The CHILD_SAs of a flow, each by its IKE_SA and its inbound SPI."""
 
     def __len__(self) -> int:
         return sum(1 for each in self._generations.values() if self._is_current(each))
@@ -175,18 +179,37 @@ class HaChains:
         if len(generation.children) >= self.limits.children:
             self.missed += 1
             return False
-        generation.children[message.need(A.INBOUND_SPI, int)] = message
+        spi = message.need(A.INBOUND_SPI, int)
+        self._take_child(generation, spi)
+        generation.children[spi] = message
+        generation.flows[spi] = flows_of(generation.update, message)
+        for flow in generation.flows[spi]:
+            self._carriers.setdefault(flow, set()).add((generation.spis, spi))
         return True
 
     def _child_deleted(self, generation: _Generation, spi: int) -> None:
         for each in self._lineage(self._newest(generation)):
-            each.children.pop(spi, None)
+            self._take_child(each, spi)
         self._shorten(self._newest(generation))
+
+    def _take_child(self, generation: _Generation, spi: int) -> None:
+        generation.children.pop(spi, None)
+        for flow in generation.flows.pop(spi, ()):
+            self._carriers[flow].discard((generation.spis, spi))
+            if not self._carriers[flow]:
+                del self._carriers[flow]
+
+    def _take(self, spis: IkeSpis) -> _Generation | None:
+        generation = self._generations.pop(spis, None)
+        if generation is not None:
+            for spi in list(generation.children):
+                self._take_child(generation, spi)
+        return generation
 
     def _restarted(self, now: float) -> bool:
         old = [each for each in self._generations.values() if now - each.born > self.limits.restart_s]
         for each in old:
-            self._generations.pop(each.spis, None)
+            self._take(each.spis)
         return bool(old)
 
     # --- order ----------------------------------------------------------------------------------
@@ -208,12 +231,12 @@ class HaChains:
         line = self._lineage(newest)
         while len(line) > 1 and (not line[0].children or len(line) > self.limits.depth):
             gone = line.pop(0)
-            self._generations.pop(gone.spis, None)
+            self._take(gone.spis)
             line[0].parent = None
 
     def forget(self, spis: IkeSpis) -> bool:
         """Given an IKE_SA, forget it and the generations kept for it alone. Return whether it was known."""
-        generation = self._generations.pop(spis, None)
+        generation = self._take(spis)
         if generation is None:
             return False
         parent = self._generations.get(generation.parent) if generation.parent is not None else None
@@ -295,6 +318,25 @@ class HaChains:
                 break  # what was made under it, or before, is of no use without it
             told |= each.children.keys()
         return frozenset(children) - told
+
+    def rivals(self, ike_sa: HaChain | IkeSpis) -> frozenset[IkeSpis]:
+        """Given an IKE_SA, return all others that have a CHILD_SA for the same flow: of the same peer, same selectors.
+
+        Of one that is unknown there are none.
+        """
+        if isinstance(ike_sa, HaChain):
+            line, flows = set(ike_sa.generations), ike_sa.flows
+        else:
+            known = self._generations.get(ike_sa)
+            generations = [] if known is None else self._lineage(self._newest(known))
+            line = {each.spis for each in generations}
+            flows = frozenset(flow for each in generations for found in each.flows.values() for flow in found)
+        found = {
+            self._newest(self._generations[spis]).spis
+            for flow in flows
+            for spis, _ in self._carriers.get(flow, ())
+        }
+        return frozenset(found - line)
 
     def snapshot(self) -> Iterator[HaMessage]:
         """Yield messages which, fed in this order, make all of this again."""

@@ -113,6 +113,9 @@ class ChainKeeper(Protocol):
     async def wait_for(self, spis: IkeSpis, children: Collection[int], *, timeout: float) -> HaChain:
         """Return an IKE_SA's chain. Raise NotFoundError."""
 
+    def rivals(self, ike_sa: HaChain) -> frozenset[IkeSpis]:
+        """Return the other IKE_SAs of its peer that have a CHILD_SA of the same traffic selectors."""
+
     async def replay(self, chain: HaChain) -> None:
         """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mobikectl.errors import CharonError, MobikectlError, MoveError, NetlinkError, NotFoundError
 from mobikectl.node.control import unheard
+from mobikectl.node.doubts import Doubts
 from mobikectl.node.passive import CopyTimes, Passive
 from mobikectl.node.takeover import Takeover
 from mobikectl.switch.turns import OneByOne
@@ -98,6 +99,7 @@ class Copies:
         self._copies: dict[IkeSpis, Copy] = {}
         self._handed: set[IkeSpis] = set()
         """Handed over from here, and not dropped yet."""
+        self._doubts = Doubts(broker, self._passive, self._copies)
         self.turns: OneByOne[IkeSpis] = OneByOne()
         """Who deals with an IKE_SA: also who takes it over here (`mobikectl.node.intake`)."""
 
@@ -187,6 +189,10 @@ class Copies:
                     # Its new node tells what it made of what we gave it.
                     self._put_by(source, offer)
                     return True
+                if (other := await self._passive.rival(wanted)) is not None:
+                    log.info("no copy of %s of %s: its client has %s here", offer.name, source, other)
+                    await self._discard(offer.spis)
+                    return False
                 if not (held is not None and await self._passive.changed(held, wanted)):
                     await self._make(wanted)
                 copy = Copy(source, offer)
@@ -194,6 +200,7 @@ class Copies:
                     copy.numbers = before.numbers
                 self._copies[offer.spis] = copy
                 self._note(offer.spis, copy)
+                self._doubts.made(offer.spis)
         except (MobikectlError, TimeoutError) as error:
             log.warning("no copy of %s of %s: %s", offer.name, source, error)
             await self._discard(offer.spis)
@@ -271,9 +278,12 @@ class Copies:
             try:
                 if address is None:
                     raise MoveError("this node has no such address", hint="its node chooses another")
+                if (other := await self._passive.rival(copy.offer.chain)) is not None:
+                    raise MoveError(f"its client has {other} here", hint="its node chooses another")
                 await self._make(copy.offer.chain.at(Host(address, copy.offer.local.port), copy.offer.remote))
                 copy.waiting = False
                 self._note(spis, copy)
+                self._doubts.made(spis)
             except MobikectlError as error:
                 log.warning("no copy of %s, which was handed over: %s", copy.offer.name, error)
                 await self._discard(spis)
@@ -341,6 +351,7 @@ class Copies:
         copy.starting = False
         try:
             await self._make(chain or copy.offer.there)
+            self._doubts.made(spis)
         except MobikectlError as error:
             log.warning(
                 "no copy of %s, which was not to be served here after all: %s", copy.offer.name, error
@@ -411,7 +422,11 @@ class Copies:
                 return None if held is not None and held.serving else "it is not here any more"
             copy.starting = True
             try:
-                why = await self._takeover.serve(copy, begun)
+                other = await self._passive.rival(spis)
+                if other is None:
+                    why = await self._takeover.serve(copy, begun)
+                else:
+                    why = f"its client has {other} here"
             except (MoveError, NetlinkError, NotFoundError) as error:
                 why = str(error)
             finally:
@@ -424,8 +439,10 @@ class Copies:
             return why
 
     async def renew(self) -> None:
-        """Rekey the CHILD_SAs of what was started, for ever."""
-        await self._takeover.renew()
+        """Rekey the CHILD_SAs of what was started, and give up copies whose clients have come anew, for ever."""
+        async with TaskGroup() as tasks:
+            tasks.create_task(self._takeover.renew(), name="new keys")
+            tasks.create_task(self._doubts.run(self.give_up), name="copies beside IKE_SAs")
 
     # --- memory ---------------------------------------------------------------------------------
 
@@ -458,6 +475,7 @@ class Copies:
                 self._note(spis, None)
             elif spis not in self._copies:
                 self._copies[spis] = copy
+                self._doubts.made(spis)
                 found += 1
         return found
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from mobikectl.errors import DecodeError, MoveError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from mobikectl.node.control import Ended, HeldSa, SaControl
     from mobikectl.wire.ha_chain import HaChain, IkeSpis
@@ -49,6 +49,18 @@ async def find(control: SaControl, spis: IkeSpis) -> HeldSa | None:
         return await control.look(spis)
     except DecodeError:
         return None
+
+
+async def served(look: Look, ike_sas: Iterable[IkeSpis]) -> IkeSpis | None:
+    """Given how to look for IKE_SAs, return one of them that is served here, or was until it was frozen; None: none is.
+
+    Raise what ``look`` raises.
+    """
+    for spis in ike_sas:
+        held = await look(spis)
+        if held is not None and (held.serving or held.frozen):
+            return spis
+    return None
 
 
 def pause(every: float, asked_at: float) -> float:

@@ -408,6 +408,12 @@ class Intake:
                 f"{offer.address} is no address of this node", hint="[cluster] addresses names those that are"
             )
         await imported.require(self._control, offer.chain)
+        look = partial(imported.find, self._control)
+        if (other := await imported.served(look, self._broker.rivals(offer.chain))) is not None:
+            raise MoveError(
+                f"the client of {offer.name} has another IKE_SA here ({other}), of the same traffic selectors",
+                hint="it would take that one's traffic: one of them ends, or is left by its client",
+            )
 
     async def _appeared(self, offer: Offer) -> None:
         await imported.appeared(

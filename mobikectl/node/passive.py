@@ -15,7 +15,7 @@ from mobikectl.wire.ha import HaAttribute, HaMessage, HaType
 from mobikectl.wire.ha_chain import MIDS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from mobikectl.node.control import Ended, HeldSa, SaControl
     from mobikectl.wire.ha_chain import HaChain, IkeSpis
@@ -46,6 +46,12 @@ class CopyKeeper(Protocol):
     def chain_of(self, spis: IkeSpis, children: Collection[int] | None = None) -> HaChain:
         """Return an IKE_SA's chain. Raise NotFoundError."""
 
+    def rivals(self, ike_sa: HaChain | IkeSpis) -> frozenset[IkeSpis]:
+        """Return the other IKE_SAs of its peer that have a CHILD_SA of the same traffic selectors."""
+
+    def listen(self, listener: Callable[[IkeSpis, bool], None]) -> Callable[[], None]:
+        """Have the listener told of each IKE_SA that changed, and whether it ended."""
+
     async def replay(self, chain: HaChain) -> None:
         """Tell a chain to charon. Raise MoveError, CharonUnreachableError."""
 
@@ -74,6 +80,13 @@ class Passive:
     async def look(self, spis: IkeSpis) -> HeldSa | None:
         """Return what charon has of an IKE_SA; None: nothing, or it is just being made."""
         return await imported.find(self._control, spis)
+
+    async def rival(self, ike_sa: HaChain | IkeSpis) -> IkeSpis | None:
+        """Return an IKE_SA that is served here, whose traffic a copy would take: of the same peer, the same selectors.
+
+        What is installed last is what the kernel sends by, passive or not, and the peer may have left the one copied.
+        """
+        return await imported.served(self.look, self._broker.rivals(ike_sa))
 
     async def changed(self, held: HeldSa, wanted: HaChain) -> bool:
         """Bring a copy that charon has up to date, if only CHILD_SAs came or went; return whether it is."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, IkeId
+from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, Host, Identity, IkeId, Selector
 from mobikectl.wire.reader import Reader, impossible, malformed
 from mobikectl.wire.secret import SecretBytes
 
@@ -61,6 +61,31 @@ class IkeSpis(NamedTuple):
         if len(octets) != 16:
             raise ValueError(f"{len(octets)} octets are not two SPIs")
         return cls(int.from_bytes(octets[:8], "big"), int.from_bytes(octets[8:], "big"))
+
+
+class Flow(NamedTuple):
+    """What a CHILD_SA carries: of one node's SAs for a flow the kernel sends by the one that was installed last."""
+
+    peer: Identity
+    local: Selector
+    remote: Selector
+
+
+def flows_of(update: HaMessage | None, child: HaMessage) -> frozenset[Flow]:
+    """Given the IKE_UPDATE of an IKE_SA (None: not told yet) and a CHILD_ADD of it, return what that carries.
+
+    Nothing where the peer is not told.
+    """
+    if update is None:
+        return frozenset()
+    peer = update.get(HaAttribute.REMOTE_EAP_ID, Identity) or update.get(HaAttribute.REMOTE_ID, Identity)
+    if peer is None:
+        return frozenset()
+    return frozenset(
+        Flow(peer, local, remote)
+        for local in child.all(HaAttribute.LOCAL_TS, Selector)
+        for remote in child.all(HaAttribute.REMOTE_TS, Selector)
+    )
 
 
 MIDS: Final = (HaType.IKE_MID_INITIATOR, HaType.IKE_MID_RESPONDER)
@@ -134,6 +159,18 @@ class HaChain:
             for message in self.messages
             if message.kind is HaType.CHILD_ADD
         )
+
+    @property
+    def flows(self) -> frozenset[Flow]:
+        """What its CHILD_SAs carry."""
+        found: set[Flow] = set()
+        update = None
+        for message in self.messages:
+            if message.kind is HaType.IKE_UPDATE:
+                update = message
+            elif message.kind is HaType.CHILD_ADD:
+                found |= flows_of(update, message)
+        return frozenset(found)
 
     @property
     def connections(self) -> frozenset[str]:

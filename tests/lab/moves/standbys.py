@@ -162,6 +162,10 @@ async def standbys_of(lab: MoveLab) -> AsyncIterator[Standbys]:
         standbys = Standbys(lab, sites)
         for name in lab.gateways:
             standbys.make(name)
-        for work in (standbys.look(), *(site.replicator.run() for site in standbys.of.values())):
+        sites_of_all = standbys.of.values()
+        works = [site.replicator.run() for site in sites_of_all] + [
+            site.copies.renew() for site in sites_of_all
+        ]
+        for work in (standbys.look(), *works):
             stack.callback(asyncio.create_task(work).cancel)
         yield standbys

@@ -9,8 +9,9 @@ import pytest
 
 from mobikectl.node.passive import CopyTimes
 from mobikectl.protocol.handover import SourceState
+from mobikectl.wire.handover import Offer
 
-from .lab import children_of, spis_of
+from .lab import CLIENT_INSIDE, SERVICE, children_of, spis_of
 from .standbys import Standbys, standbys_of
 from .test_move_helper import ask
 
@@ -205,3 +206,46 @@ async def test_a_client_that_is_requests_ahead_of_what_its_standby_was_told_is_h
     await ring.flows()
     assert "another node took those before it" in ring.gateways[standby].log
     assert ring.client.log.count("IKE_SA_INIT request") == 1
+
+
+async def come_anew(lab: MoveLab, name: str) -> None:
+    """The client leaves its IKE_SA without a word, and makes another one at a gateway."""
+    await die_client(lab)
+    await lab.client.start()
+    await lab.client.load("client", "gateway", lab.address(name), f"{CLIENT_INSIDE}/32", f"{SERVICE}/32")
+    await lab.client.initiate()
+    await lab.flows()
+
+
+async def test_what_a_client_left_takes_no_traffic_of_the_ike_sa_that_it_made_instead(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    other = next(name for name in ring.gateways if name not in {"gw1", standby})
+    await come_anew(ring, other)
+    told = len(standbys.batches)
+    standbys.fit = {other}
+    async with asyncio.timeout(20):
+        while not any(  # noqa: ASYNC110 - it has no events
+            node == other and any(isinstance(item, Offer) for item in batch.items)
+            for node, batch in standbys.batches[told:]
+        ):
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(0.3)  # a copy would be made
+    sent, answered = await (await ring.ping(20)).result()
+    assert answered == sent
+    assert [sa["state"] for sa in await ring.sas(other)] == ["ESTABLISHED"]
+
+
+async def test_a_standby_gives_its_copy_up_when_another_ike_sa_of_the_client_is_moved_there(
+    ring: MoveLab, standbys: Standbys
+) -> None:
+    standby = await copied(ring, standbys)
+    other = next(name for name in ring.gateways if name not in {"gw1", standby})
+    await come_anew(ring, other)  # made there, charon would end the copy by itself (INITIAL_CONTACT)
+    ended = await standbys.sites.move(other, standby)
+    assert ended.state is SourceState.HANDED_OVER, ended
+    async with asyncio.timeout(20):
+        while [sa["state"] for sa in await ring.sas(standby)] != ["ESTABLISHED"]:  # noqa: ASYNC110 - it has no events
+            await asyncio.sleep(0.02)
+    await ring.flows()

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from mobikectl.charon.ha_chains import ChainIncompleteError, HaChains, Limits
 from mobikectl.errors import DecodeError, NotFoundError
-from mobikectl.wire.ha import HaAttribute, HaMessage, HaType, HaValue, Host, IkeId, SecretBytes
+from mobikectl.wire.ha import (
+    HaAttribute,
+    HaMessage,
+    HaType,
+    HaValue,
+    Host,
+    Identity,
+    IkeId,
+    SecretBytes,
+    Selector,
+)
 from mobikectl.wire.ha_chain import MAX_CHAIN, HaChain, IkeSpis
 
 A, T = HaAttribute, HaType
@@ -372,3 +382,47 @@ def test_a_chain_cut_short_is_refused_without_showing_its_keys() -> None:
 
 def test_a_chain_shows_no_keys() -> None:
     assert "secret 1" not in repr(fed(*established(1)).chain_of(spis(1)))
+
+
+PEER, OTHER_PEER = Identity(2, b"client"), Identity(2, b"another")
+SERVICE, INSIDE = (Selector(IPv4Address(each), IPv4Address(each)) for each in ("198.19.2.1", "198.19.1.1"))
+ELSEWHERE = Selector(IPv4Address("198.19.1.2"), IPv4Address("198.19.1.2"))
+
+
+def tunnel(number: int, spi: int, peer: Identity = PEER, inside: Selector = INSIDE) -> list[HaMessage]:
+    """An IKE_SA of a peer, with a CHILD_SA for one flow."""
+    carrying = child(number, spi).having([(A.LOCAL_TS, SERVICE), (A.REMOTE_TS, inside)])
+    return [add(number), update(number, (A.REMOTE_ID, peer)), carrying]
+
+
+def test_rivals_are_other_ike_sas_of_the_same_peer_with_the_same_selectors() -> None:
+    chains = fed(*tunnel(1, 10), *tunnel(2, 20), *tunnel(3, 30, OTHER_PEER), *tunnel(4, 40, PEER, ELSEWHERE))
+    assert chains.rivals(spis(1)) == {spis(2)}
+    assert chains.rivals(chains.chain_of(spis(2))) == {spis(1)}
+    assert chains.rivals(HaChain(tuple(tunnel(9, 90)))) == {spis(1), spis(2)}
+    assert not chains.rivals(spis(3))
+    assert not chains.rivals(spis(4))
+    assert not chains.rivals(spis(5))
+
+
+def test_a_peer_that_is_known_by_its_eap_identity_is_the_same_by_that() -> None:
+    a, b = tunnel(1, 10), tunnel(2, 20)
+    a[1] = a[1].having([(A.REMOTE_EAP_ID, PEER)])
+    b[1] = b[1].having([(A.REMOTE_EAP_ID, OTHER_PEER)])
+    assert not fed(*a, *b).rivals(spis(1))
+
+
+def test_the_generations_of_one_ike_sa_are_no_rivals_of_each_other() -> None:
+    again = add(2, 1), update(2, (A.REMOTE_ID, PEER)), *tunnel(2, 20)[2:]
+    chains = fed(*tunnel(1, 10), *again)
+    assert not chains.rivals(spis(2))
+    assert chains.rivals(HaChain(tuple(tunnel(1, 10)))) == {spis(2)}  # a copy from before the rekeying
+    assert chains.rivals(HaChain(tuple(tunnel(9, 90)))) == {spis(2)}
+
+
+def test_what_ended_is_no_rival() -> None:
+    chains = fed(*tunnel(1, 10), *tunnel(2, 20), *tunnel(3, 30), child_gone(1, 10), delete(2))
+    assert not chains.rivals(spis(3))
+    assert not chains._carriers.keys() - chains.chain_of(spis(3)).flows
+    chains.feed(HaMessage.of(T.RESYNC), 100.0)
+    assert not chains._carriers
