@@ -438,7 +438,7 @@ class Copies:
                 await self._passive.drop(spis)
             return why
 
-    async def renew(self) -> None:
+    async def run(self) -> None:
         """Rekey the CHILD_SAs of what was started, and give up copies whose clients have come anew, for ever."""
         async with TaskGroup() as tasks:
             tasks.create_task(self._takeover.renew(), name="new keys")

@@ -176,7 +176,7 @@ class Failover:
         await self._again(self._copies.remember)
         async with TaskGroup() as tasks:
             tasks.create_task(self._outbox.run(), name="failovers recorded")
-            tasks.create_task(self._copies.renew(), name="new keys")
+            tasks.create_task(self._copies.run(), name="copies")
             tasks.create_task(self._watch(), name="deaths")
             tasks.create_task(self._suspect(), name="nodes that fell silent")
             tasks.create_task(self._claims(), name="claims")

@@ -164,7 +164,7 @@ async def standbys_of(lab: MoveLab) -> AsyncIterator[Standbys]:
             standbys.make(name)
         sites_of_all = standbys.of.values()
         works = [site.replicator.run() for site in sites_of_all] + [
-            site.copies.renew() for site in sites_of_all
+            site.copies.run() for site in sites_of_all
         ]
         for work in (standbys.look(), *works):
             stack.callback(asyncio.create_task(work).cancel)

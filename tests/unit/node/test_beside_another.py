@@ -31,7 +31,7 @@ def world() -> World:
 @asynccontextmanager
 async def at_work(world: World) -> AsyncIterator[None]:
     """gw1 has gw2 stand by."""
-    running = asyncio.create_task(world.gw2.copies.renew())
+    running = asyncio.create_task(world.gw2.copies.run())
     try:
         async with world.standing_by("gw1"):
             yield

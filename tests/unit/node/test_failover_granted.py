@@ -90,7 +90,7 @@ class World:
     async def remember(self) -> int:
         return 0
 
-    async def renew(self) -> None:
+    async def run(self) -> None:
         await asyncio.Event().wait()
 
     notes: dict[str, str] = field(default_factory=dict)

@@ -98,7 +98,7 @@ class World:
     async def remember(self) -> int:
         return 0
 
-    async def renew(self) -> None:
+    async def run(self) -> None:
         await asyncio.Event().wait()
 
     async def give_up(self, spis: IkeSpis) -> None:
