@@ -154,11 +154,21 @@ def test_a_switch_that_cannot_be_exits_with_its_code_and_one_clear_line(
 
 
 def test_monitor_tells_each_event_as_a_line_or_as_json(with_sidecar: Client) -> None:
-    sockets = ["--control", str(with_sidecar.control), "--backlog", "100", "--json"]
-    argv = ["timeout", "2", *MOBIKECTL, "monitor", *sockets]
-    got = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False)
-    events = [json.loads(line) for line in got.stdout.splitlines()]
-    assert {"sidecar", "charon", "action"} <= {event["source"] for event in events}
+    for address in ("198.18.2.1", "auto"):
+        assert (
+            with_sidecar.mobikectl("switch", "--peer", "gateway.lab.example", "--to", address).returncode == 0
+        )
+    sockets = ["--control", str(with_sidecar.control), "--backlog", "1000", "--json"]
+    argv = ["timeout", "20", *MOBIKECTL, "monitor", *sockets]
+    events: list[dict[str, Any]] = []
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as monitor:
+        for line in monitor.stdout or ():
+            events.append(json.loads(line))
+            if {"sidecar", "charon", "action"} <= {event["source"] for event in events}:
+                break
+        else:
+            pytest.fail(f"only events of { ({event['source'] for event in events}) }")
+        monitor.terminate()
     assert [event["number"] for event in events] == sorted(event["number"] for event in events)
 
 
