@@ -12,7 +12,7 @@ import logging
 import time
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from mobikectl.cluster.backend import Backoff, Gap
 from mobikectl.cluster.failovers import is_dead, last_arrivals, returned_to_source
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 ROWS: Final = 200
 """IKE_SAs of one claim: a value of the store is small."""
@@ -182,16 +183,14 @@ class Failover:
             tasks.create_task(self._claims(), name="claims")
             tasks.create_task(self._follow(tasks), name="failovers")
 
-    async def _again(self, work: Callable[[], Awaitable[object]]) -> None:
-        wait = Backoff(0.2, 5.0)
+    async def _again(self, work: Callable[[], Awaitable[T]], most: float = 5.0) -> T:
+        wait = Backoff(0.2, most)
         while True:
             try:
-                await work()
+                return await work()
             except MobikectlError as error:
                 log.info("failover: %s", error)
                 await asyncio.sleep(wait.next())
-            else:
-                return
 
     # --- who is dead ----------------------------------------------------------------------------
 
@@ -394,11 +393,7 @@ class Failover:
         Raise what `Store.state` raises.
         """
         state = await self._store.state()
-        others = [
-            name
-            for name, member in state.members.items()
-            if name not in {self._node, node} and member.value.transfer
-        ]
+        others = self._others(state) - {node}
         return bool((await self._look_around([address], frozenset(), others)).heard)
 
     async def hears(self, addresses: Collection[IpAddress]) -> bool:
@@ -566,34 +561,34 @@ class Failover:
 
         While the store is away, that is waited for.
         """
-        wait = Backoff(0.2, 2.0)
-        while True:
-            try:
-                claims = (await self._store.state()).claims.values()
-                moves = [move.value for move in (await self._store.journal(None)).moves]
-            except StoreError as error:
-                log.warning("whether %s is served elsewhere is not known: %s", spis, error)
-                await asyncio.sleep(wait.next())
-                continue
-            came = last_arrivals(moves)
-            return any(
-                row.spis == spis.hex
-                for claim in claims
-                if claim.value.source == self._node
-                for row in claim.value.rows
-            ) or any(
-                move.spis == spis.hex and not (move.state in UNDONE or returned_to_source(move, came))
-                for move in moves
-                if move.reason is Reason.FAILOVER and move.source == self._node
-            )
+
+        async def look() -> tuple[ClusterState, list[MoveRecord], list[MoveRecord]]:
+            # Both anew each time: what is claimed no more, as it was granted, is in the journal.
+            return await self._store.state(), *await self._journal()
+
+        state, moves, ours = await self._again(look, most=2.0)
+        came = last_arrivals(moves)
+        return any(
+            row.spis == spis.hex
+            for claim in state.claims.values()
+            if claim.value.source == self._node
+            for row in claim.value.rows
+        ) or any(
+            move.spis == spis.hex and not (move.state in UNDONE or returned_to_source(move, came))
+            for move in ours
+        )
+
+    async def _journal(self) -> tuple[list[MoveRecord], list[MoveRecord]]:
+        """Return all moves, and those of them by which others take over from us. Raise StoreError."""
+        moves = [move.value for move in (await self._store.journal(None)).moves]
+        return moves, [move for move in moves if move.reason is Reason.FAILOVER and move.source == self._node]
 
     async def leave(self) -> int:
         """Before this node acts as a member again: drop what others took over. Return how many IKE_SAs those were.
 
         Raise StoreError, CharonError: it is not known, and this node must not act yet.
         """
-        moves = [move.value for move in (await self._store.journal(None)).moves]
-        ours = [move for move in moves if move.reason is Reason.FAILOVER and move.source == self._node]
+        moves, ours = await self._journal()
         came = last_arrivals(moves)
         dropped = 0
         for record in ours:
