@@ -545,7 +545,12 @@ def _move_of(note: str) -> int | None:
 
 def _spis_of(key: str) -> IkeSpis | None:
     """Given a note's key, return the IKE_SA that was taken over and not started; None: it says something else."""
-    return IkeSpis.from_hex(key.removeprefix(_PASSIVE)) if key.startswith(_PASSIVE) else None
+    if not key.startswith(_PASSIVE):
+        return None
+    try:
+        return IkeSpis.from_hex(key.removeprefix(_PASSIVE))
+    except ValueError:
+        return None
 
 
 def _has_come(held: HeldSa, start: Start) -> bool:
