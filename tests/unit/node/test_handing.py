@@ -576,8 +576,8 @@ async def test_a_source_that_is_told_to_stop_leaves_no_doubt_behind(world: World
     assert (world.here.sa is None) != (world.there.sa is None)
 
 
-async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World) -> None:
-    await world.intake.offer(an_offer())
+async def expired(world: World) -> None:
+    """The target drops what it has."""
     expiring = asyncio.create_task(world.intake.expire())
     try:
         async with asyncio.timeout(5):
@@ -585,6 +585,11 @@ async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World
                 await asyncio.sleep(0.01)
     finally:
         expiring.cancel()
+
+
+async def test_what_is_offered_and_never_started_is_dropped_in_time(world: World) -> None:
+    await world.intake.offer(an_offer())
+    await expired(world)
     assert world.intake.taken == frozenset()
 
 
@@ -601,26 +606,14 @@ async def test_what_cannot_be_dropped_for_a_moment_is_dropped_later(
         return await look(spis)
 
     monkeypatch.setattr(world.there, "look", half_made)
-    expiring = asyncio.create_task(world.intake.expire())
-    try:
-        async with asyncio.timeout(5):
-            while world.there.sa is not None:  # noqa: ASYNC110 - the world has no events
-                await asyncio.sleep(0.01)
-    finally:
-        expiring.cancel()
+    await expired(world)
 
 
 async def test_what_is_offered_and_never_started_is_dropped_after_a_restart_too(world: World) -> None:
     await world.intake.offer(an_offer())
     world.notes.notes = dict.fromkeys(world.notes.notes, "1000")  # long ago
     world.restart_target()
-    expiring = asyncio.create_task(world.intake.expire())
-    try:
-        async with asyncio.timeout(5):
-            while world.there.sa is not None:  # noqa: ASYNC110 - the world has no events
-                await asyncio.sleep(0.01)
-    finally:
-        expiring.cancel()
+    await expired(world)
 
 
 async def test_what_was_served_and_rekeyed_since_is_not_given_back(world: World) -> None:
